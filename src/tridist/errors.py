@@ -1,0 +1,398 @@
+"""Every error that tridist raises, under one root.
+
+An error has a stable ``code`` (what crosses the wire and what programs test), a message for people, and its data as
+attributes. The message is built from the attributes, so the two never disagree. `docs/errors.md` lists every code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+ErrorAttribute = bool | int | float | str | None
+"""What an error attribute may be: whatever every wire format of ours can carry."""
+
+_REGISTRY: dict[str, type[TridistError]] = {}
+
+
+class TridistError(Exception):
+    """Root of the tree.
+
+    Args:
+        message: one sentence for a person: what, where, which limit.
+        attributes: the data behind the sentence; each becomes an attribute of the error.
+    """
+
+    code: ClassVar[str] = "INTERNAL"
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        if "code" not in cls.__dict__:
+            return
+        if cls.code in _REGISTRY:
+            raise TypeError(f"{cls.__name__} and {_REGISTRY[cls.code].__name__} both use the error code {cls.code!r}")
+        _REGISTRY[cls.code] = cls
+
+    def __init__(self, message: str, **attributes: ErrorAttribute) -> None:
+        super().__init__(message)
+        self.message = message
+        self.attributes: dict[str, ErrorAttribute] = attributes
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (error_from_wire, (self.code, self.message, self.attributes))
+
+
+_REGISTRY[TridistError.code] = TridistError
+
+
+def error_from_wire(code: str, message: str, attributes: Mapping[str, ErrorAttribute] | None = None) -> TridistError:
+    """Rebuild the error that a peer sent; an unknown code becomes a :class:`RemoteError` that keeps it."""
+    clean = {name: value for name, value in (attributes or {}).items() if name.isidentifier() and name not in _RESERVED}
+    cls = _REGISTRY.get(code)
+    if cls is None:
+        cls, clean = RemoteError, {**clean, "remote_code": code}
+    error = cls.__new__(cls)
+    # Not the subclass's constructor: that one builds the message, and ours has come with the wire already.
+    TridistError.__init__(error, message, **clean)
+    return error
+
+
+def all_codes() -> dict[str, type[TridistError]]:
+    """Every wire code and its class, for documentation and for gateways that map codes to statuses."""
+    return dict(_REGISTRY)
+
+
+class RemoteError(TridistError):
+    """A peer reported a code that this version does not know; ``remote_code`` keeps it."""
+
+    code = "REMOTE"
+    remote_code: str
+
+
+# -- what the caller got wrong -------------------------------------------------------------------------------------
+
+
+class InvalidArgumentError(TridistError):
+    """An argument or a field has a value that cannot be accepted.
+
+    Attributes:
+        field: which one.
+        value: its value, as text.
+        reason: what is wrong with it, with the limit where there is one.
+    """
+
+    code = "INVALID_ARGUMENT"
+    field: str
+    value: str
+    reason: str
+
+    def __init__(self, field: str, value: object, reason: str) -> None:
+        shown = _shorten(value)
+        super().__init__(f"{field}: {reason} (got {shown})", field=field, value=shown, reason=reason)
+
+
+class InvalidNameError(InvalidArgumentError):
+    """An operator name, version or namespace that a NATS subject cannot hold."""
+
+    code = "INVALID_NAME"
+
+
+class InvalidTensorError(InvalidArgumentError):
+    """A tensor whose type, shape or bytes do not fit together, or that no data type of ours can hold."""
+
+    code = "INVALID_TENSOR"
+
+
+class ConfigurationError(InvalidArgumentError):
+    """A configuration value (constructor, deployment file, environment) that cannot be used."""
+
+    code = "CONFIGURATION"
+
+
+class MissingExtraError(TridistError):
+    """A feature was used whose optional dependency is not installed.
+
+    Attributes:
+        feature: what was asked for.
+        extra: the extra of the package that brings it.
+    """
+
+    code = "MISSING_EXTRA"
+    feature: str
+    extra: str
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra {extra!r}: pip install 'tridist[{extra}]'", feature=feature, extra=extra
+        )
+
+
+# -- messages ------------------------------------------------------------------------------------------------------
+
+
+class InvalidMessageError(TridistError):
+    """Bytes from the network that are not a message of ours.
+
+    Attributes:
+        field: the field at fault; ``""`` when the bytes are not even a map.
+        reason: what is wrong with it.
+    """
+
+    code = "INVALID_MESSAGE"
+    field: str
+    reason: str
+
+    def __init__(self, field: str, reason: str) -> None:
+        where = f"field {field!r}" if field else "message"
+        super().__init__(f"invalid message: {where} {reason}", field=field, reason=reason)
+
+
+class UnsupportedProtocolError(TridistError):
+    """A message of a protocol version that this release does not speak.
+
+    Attributes:
+        received: the message's version.
+        supported: ours.
+    """
+
+    code = "UNSUPPORTED_PROTOCOL"
+    received: int
+    supported: int
+
+    def __init__(self, received: int, supported: int) -> None:
+        super().__init__(
+            f"the message has protocol version {received}, this release speaks {supported}",
+            received=received,
+            supported=supported,
+        )
+
+
+class MessageTooLargeError(TridistError):
+    """A message that the server would not take; raised on the sender before anything is sent.
+
+    Attributes:
+        size: bytes of the encoded message.
+        limit: the most that the server accepts, in bytes.
+    """
+
+    code = "MESSAGE_TOO_LARGE"
+    size: int
+    limit: int
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"the message has {size} bytes and the server takes {limit}: send its tensors by reference",
+            size=size,
+            limit=limit,
+        )
+
+
+# -- the life of a request -----------------------------------------------------------------------------------------
+
+
+class DeadlineExceededError(TridistError):
+    """The request's deadline passed before its final response came.
+
+    Attributes:
+        request_id: which request.
+        operator: what it was for.
+        stage: where it was: ``"unserved"`` (no worker serves the operator), ``"queued"``, ``"running"`` or
+            ``"unknown"`` (the server could not be asked).
+    """
+
+    code = "DEADLINE_EXCEEDED"
+    request_id: str
+    operator: str
+    stage: str
+
+    _STAGES: ClassVar[dict[str, str]] = {
+        "unserved": "no worker serves this operator",
+        "queued": "it was still waiting for a worker with a free slot",
+        "running": "a worker had started it",
+        "unknown": "where it was then could not be found out",
+    }
+
+    def __init__(self, request_id: str, operator: str, stage: str) -> None:
+        super().__init__(
+            f"request {request_id} to {operator!r} passed its deadline: {self._STAGES.get(stage, stage)}",
+            request_id=request_id,
+            operator=operator,
+            stage=stage,
+        )
+
+
+class RequestCancelledError(TridistError):
+    """The request was cancelled before it finished."""
+
+    code = "CANCELLED"
+    request_id: str
+
+    def __init__(self, request_id: str, reason: str = "cancelled") -> None:
+        super().__init__(f"request {request_id}: {reason}", request_id=request_id)
+
+
+class AttemptsExhaustedError(TridistError):
+    """Every allowed attempt at the request ended without an answer (its workers died or stalled).
+
+    Attributes:
+        request_id: which request.
+        attempts: how many were made.
+    """
+
+    code = "ATTEMPTS_EXHAUSTED"
+    request_id: str
+    attempts: int
+
+    def __init__(self, request_id: str, attempts: int) -> None:
+        super().__init__(
+            f"request {request_id} was given up after {attempts} attempts: its workers died or stalled on it",
+            request_id=request_id,
+            attempts=attempts,
+        )
+
+
+class OperatorError(TridistError):
+    """An operator raised while it worked on a request.
+
+    Attributes:
+        operator: which one.
+        exception: the exception's type, as text; the exception itself stays in the worker's log.
+    """
+
+    code = "OPERATOR_FAILED"
+    operator: str
+    exception: str
+
+    def __init__(self, operator: str, exception: BaseException) -> None:
+        name = type(exception).__name__
+        super().__init__(f"operator {operator!r} raised {name}: {exception}", operator=operator, exception=name)
+
+
+class OperatorLoadError(TridistError):
+    """An operator could not be set up.
+
+    Attributes:
+        operator: which one.
+        reason: why.
+    """
+
+    code = "OPERATOR_LOAD_FAILED"
+    operator: str
+    reason: str
+
+    def __init__(self, operator: str, reason: str) -> None:
+        super().__init__(f"operator {operator!r} could not be set up: {reason}", operator=operator, reason=reason)
+
+
+class ModelError(TridistError):
+    """Triton reported an error for a model.
+
+    Attributes:
+        model: the model's name.
+        triton_code: Triton's own code in words (``"Invalid argument"``, ``"Unavailable"``, …, as
+            ``TRITONSERVER_ErrorCodeString`` gives it).
+    """
+
+    code = "MODEL_FAILED"
+    model: str
+    triton_code: str
+
+    def __init__(self, model: str, triton_code: str, text: str) -> None:
+        super().__init__(f"model {model!r}: {triton_code}: {text}", model=model, triton_code=triton_code)
+
+
+# -- planes --------------------------------------------------------------------------------------------------------
+
+
+class PlaneError(TridistError):
+    """A request plane or a data plane could not do its work."""
+
+    code = "PLANE"
+
+
+class PlaneClosedError(PlaneError):
+    """The plane was closed before or while the call ran."""
+
+    code = "PLANE_CLOSED"
+
+    def __init__(self, plane: str) -> None:
+        super().__init__(f"the {plane} is closed", plane=plane)
+
+
+class ConnectionFailedError(PlaneError):
+    """No connection to a server could be made, or it was lost and not restored in time.
+
+    Attributes:
+        address: the server, without credentials.
+        reason: what happened.
+    """
+
+    code = "CONNECTION_FAILED"
+    address: str
+    reason: str
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"no connection to {address}: {reason}", address=address, reason=reason)
+
+
+class TensorNotFoundError(PlaneError):
+    """The producer does not hold (or no longer holds) what the reference names.
+
+    Attributes:
+        uri: the reference.
+    """
+
+    code = "TENSOR_NOT_FOUND"
+    uri: str
+
+    def __init__(self, uri: str) -> None:
+        super().__init__(f"{uri}: unknown, released or expired", uri=uri)
+
+
+class TransferError(PlaneError):
+    """The bytes of a tensor could not be moved: the peer is gone, refused, or broke the protocol.
+
+    Attributes:
+        uri: the reference.
+        reason: what happened.
+    """
+
+    code = "TRANSFER_FAILED"
+    uri: str
+    reason: str
+
+    def __init__(self, uri: str, reason: str) -> None:
+        super().__init__(f"{uri}: {reason}", uri=uri, reason=reason)
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+
+
+class DeploymentError(TridistError):
+    """A deployment could not be started or kept running.
+
+    Attributes:
+        process: the worker or server at fault.
+        reason: what happened, with the end of its log where that helps.
+    """
+
+    code = "DEPLOYMENT_FAILED"
+    process: str
+    reason: str
+
+    def __init__(self, process: str, reason: str) -> None:
+        super().__init__(f"{process}: {reason}", process=process, reason=reason)
+
+
+_RESERVED = frozenset(dir(TridistError)) | {"message", "attributes", "self"}
+_SHOWN_CHARACTERS = 120
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"

@@ -1,0 +1,127 @@
+"""The data plane's contract: how tensors are put, referenced, fetched and released.
+
+`ucx.UcpDataPlane` and `memory.MemoryDataPlane` implement it; `tests/contract/` holds both to it.
+
+Who owns what: a tensor reference in a *request* is lent, the sender keeps it and releases it after the final response.
+A reference in a *response* is handed over, the receiver releases it. Whoever wants to keep a lent reference, or hand it
+on as its own, makes another with `create_reference`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from tridist.errors import InvalidArgumentError, TransferError
+from tridist.icp.devices import HOST, Device
+from tridist.icp.messages import TensorReference
+from tridist.icp.status import DataPlaneStatistics
+from tridist.icp.tensor import Tensor
+
+DEFAULT_LEASE = 120.0
+"""Seconds after which a reference that nobody released is dropped: long enough for a slow consumer, short enough that a
+dead one's tensors do not pile up."""
+
+DEFAULT_INLINE_THRESHOLD = 64 * 1024
+"""Tensors of at most this many bytes ride in the message. docs/performance.md shows the measurement behind it."""
+
+
+class DataPlane(ABC):
+    """One component's share of the data plane."""
+
+    @property
+    @abstractmethod
+    def inline_threshold(self) -> int:
+        """Tensors of at most this many bytes are inlined unless the caller says otherwise."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Start serving and fetching.
+
+        Raises:
+            MissingExtraError: the plane's library is not installed.
+            ConnectionFailedError: the address cannot be listened on.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let transfers that run finish for a moment, then end every wait and drop every tensor."""
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """End every transfer at once and drop every tensor."""
+
+    @abstractmethod
+    def put(self, tensor: Any, *, inline: bool | None = None, lease: float | None = None) -> TensorReference:
+        """Make a reference to a tensor.
+
+        The tensor's memory is shared, not copied, until the reference is released: do not write to it before that.
+
+        Args:
+            tensor: anything that `Tensor.of` takes.
+            inline: True puts the bytes into the reference, False never does; by default the size decides.
+            lease: seconds after which the reference is dropped; by default the plane's.
+
+        Raises:
+            InvalidTensorError: it is no tensor that the protocol can carry.
+            PlaneClosedError: the plane is closed.
+        """
+
+    @abstractmethod
+    async def get(self, reference: TensorReference, *, device: Device | str | int = HOST) -> Tensor:
+        """Bring the tensor into ``device``'s memory, as a private copy that its owner may write to.
+
+        Raises:
+            TensorNotFoundError: the producer does not hold it (any more).
+            TransferError: the producer is gone, or broke off.
+            InvalidArgumentError: the reference's URI is malformed or of another data plane.
+            PlaneClosedError: the plane is or was closed.
+        """
+
+    @abstractmethod
+    async def create_reference(self, reference: TensorReference, *, lease: float | None = None) -> TensorReference:
+        """Another reference to the same tensor, with an id and a lease of its own; an inlined one is its own copy.
+
+        Raises:
+            TensorNotFoundError: the producer does not hold it (any more).
+            TransferError: the producer is gone, or broke off.
+            PlaneClosedError: the plane is or was closed.
+        """
+
+    @abstractmethod
+    async def release(self, reference: TensorReference) -> None:
+        """Give a reference up; the bytes go with the last one.
+
+        Releasing an inlined reference does nothing. Releasing one whose producer is gone, or that was released or has
+        expired, is not an error: what the caller wanted is so.
+
+        Raises:
+            PlaneClosedError: the plane is closed.
+        """
+
+    @abstractmethod
+    def statistics(self) -> DataPlaneStatistics:
+        """Counters since the plane was opened."""
+
+
+def inlined(tensor: Tensor) -> TensorReference:
+    """A reference that carries the bytes itself."""
+    return TensorReference(tensor.data_type, tensor.shape, tensor.nbytes, tensor.tobytes())
+
+
+def from_inlined(reference: TensorReference, device: Device) -> Tensor:
+    """The tensor of a reference that carries its bytes."""
+    if reference.data is None:
+        raise InvalidArgumentError("reference", reference.uri, "carries no bytes")
+    return Tensor.from_bytes(reference.data_type, reference.shape, reference.data).to(device)
+
+
+def check_fetched(reference: TensorReference, tensor: Tensor) -> Tensor:
+    """The tensor as the reference describes it.
+
+    Raises:
+        TransferError: the producer holds another number of bytes than the reference says.
+    """
+    if tensor.nbytes != reference.size:
+        raise TransferError(str(reference.uri), f"has {tensor.nbytes} bytes, the reference says {reference.size}")
+    return Tensor(reference.data_type, reference.shape, tensor.buffer, tensor.device)

@@ -1,0 +1,78 @@
+"""The data types of the KServe v2 / Open Inference Protocol, and what numpy calls them.
+
+Source: Open Inference Protocol, "Tensor Data Types"; BF16 is Triton's addition to that table.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from tridist.errors import InvalidTensorError
+
+
+class DataType(str, Enum):
+    """An element type, by its protocol name."""
+
+    BOOL = "BOOL"
+    UINT8 = "UINT8"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    INT8 = "INT8"
+    INT16 = "INT16"
+    INT32 = "INT32"
+    INT64 = "INT64"
+    FP16 = "FP16"
+    BF16 = "BF16"
+    FP32 = "FP32"
+    FP64 = "FP64"
+    BYTES = "BYTES"
+
+    @property
+    def itemsize(self) -> int | None:
+        """Bytes per element; None for BYTES, whose elements vary in length."""
+        return _ITEMSIZE[self]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[np.generic]:
+        """The numpy dtype; ``object`` (holding ``bytes``) for BYTES, ``ml_dtypes.bfloat16`` for BF16."""
+        return _TO_NUMPY[self]
+
+    @classmethod
+    def from_numpy(cls, dtype: npt.DTypeLike) -> DataType:
+        """The data type of a numpy dtype, whatever its byte order.
+
+        Raises:
+            InvalidTensorError: no data type of the protocol holds it (complex numbers, dates, records, …).
+        """
+        resolved = np.dtype(dtype)
+        if resolved.kind in "OSU":
+            return cls.BYTES
+        try:
+            return _FROM_NUMPY[resolved.newbyteorder("<")]
+        except KeyError:
+            raise InvalidTensorError("dtype", str(resolved), f"is none of {', '.join(t.value for t in cls)}") from None
+
+
+_TO_NUMPY: dict[DataType, np.dtype[np.generic]] = {
+    DataType.BOOL: np.dtype(np.bool_),
+    DataType.UINT8: np.dtype("<u1"),
+    DataType.UINT16: np.dtype("<u2"),
+    DataType.UINT32: np.dtype("<u4"),
+    DataType.UINT64: np.dtype("<u8"),
+    DataType.INT8: np.dtype("<i1"),
+    DataType.INT16: np.dtype("<i2"),
+    DataType.INT32: np.dtype("<i4"),
+    DataType.INT64: np.dtype("<i8"),
+    DataType.FP16: np.dtype("<f2"),
+    DataType.BF16: np.dtype(ml_dtypes.bfloat16),
+    DataType.FP32: np.dtype("<f4"),
+    DataType.FP64: np.dtype("<f8"),
+    DataType.BYTES: np.dtype(np.object_),
+}
+_FROM_NUMPY = {dtype.newbyteorder("<"): name for name, dtype in _TO_NUMPY.items() if name is not DataType.BYTES}
+_ITEMSIZE = {name: None if name is DataType.BYTES else dtype.itemsize for name, dtype in _TO_NUMPY.items()}

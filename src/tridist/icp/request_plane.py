@@ -1,0 +1,162 @@
+"""The request plane's contract: how requests reach workers and responses come back.
+
+`nats.NatsRequestPlane` and `memory.MemoryRequestPlane` implement it; `tests/contract/` holds both to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+
+from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.response_stream import ResponseHandler, ResponseStream
+from tridist.icp.status import QueueStatus, WorkerStatus
+
+
+class Delivery(ABC):
+    """A pulled request, held by one worker until it is settled.
+
+    The plane keeps the request from being delivered to anyone else for as long as this process lives and the delivery
+    is unsettled. Exactly one of `ack` and `give_back` settles it; the slot is free again then. Settling twice is
+    harmless: the first one counts.
+
+    Attributes:
+        request: the request.
+        attempt: which delivery of it this is, from 1.
+    """
+
+    request: InferenceRequest
+    attempt: int
+
+    @abstractmethod
+    async def ack(self) -> None:
+        """The final response was posted: forget the request."""
+
+    @abstractmethod
+    async def give_back(self, *, delay: float = 0.0) -> None:
+        """Let another worker have it, ``delay`` seconds from now at the earliest."""
+
+
+class RequestPuller(AsyncIterator[Delivery], ABC):
+    """Async iterator over the requests of one operator, direct ones first.
+
+    It never asks for more shared requests than it has free slots, so that no request waits here that an idle worker
+    could take. Direct requests, which nobody else may take, wait here in front of the shared ones.
+    """
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Stop pulling and give back what was pulled and not yet handed out; the iteration ends.
+
+        Deliveries that were handed out stay held until they are settled.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """`stop`, and end everything that belongs to the puller. Call it after the last delivery was settled."""
+
+
+class RequestPlane(ABC):
+    """One component's connection to the request plane.
+
+    Attributes:
+        component_id: this component's id, part of NATS subjects.
+        namespace: keeps deployments that share a server apart.
+    """
+
+    component_id: str
+    namespace: str
+
+    @property
+    @abstractmethod
+    def max_payload(self) -> int:
+        """The largest message that the plane takes, in bytes."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect.
+
+        Raises:
+            ConnectionFailedError: the server cannot be reached, or refuses us.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Flush what was posted, end every wait with `PlaneClosedError`, and disconnect."""
+
+    @abstractmethod
+    async def abort(self) -> None:
+        """Disconnect at once, without flushing; every wait ends with `PlaneClosedError`."""
+
+    @abstractmethod
+    async def post_request(
+        self,
+        request: InferenceRequest,
+        *,
+        component_id: str | None = None,
+        response_handler: ResponseHandler | None = None,
+    ) -> ResponseStream:
+        """Post a request; return once the server has it for good.
+
+        Args:
+            request: what to post; its ``reply_to`` is filled in here.
+            component_id: post it to this worker alone; by default any worker of the operator may take it.
+            response_handler: called (sync or async) with each response instead of iterating; a failure of this side
+                (deadline, lost connection) reaches it as a final response with an error.
+
+        Returns:
+            An async iterator over the responses, the final one last. With a handler, only its ``aclose`` is of use.
+
+        Raises:
+            InvalidNameError: operator, version or component id cannot be part of a subject.
+            MessageTooLargeError: the encoded request exceeds `max_payload`; nothing was sent.
+            DeadlineExceededError: the deadline has passed already.
+            ConnectionFailedError: the server did not take the request.
+            PlaneClosedError: the plane is closed.
+        """
+
+    @abstractmethod
+    async def pull_requests(self, operator: str, version: int = 1, *, slots: int = 1) -> RequestPuller:
+        """Start pulling requests for an operator, at most ``slots`` unsettled ones at a time.
+
+        Raises:
+            InvalidNameError: operator or version cannot be part of a subject.
+            ConnectionFailedError: the server did not answer.
+            PlaneClosedError: the plane is closed.
+        """
+
+    @abstractmethod
+    async def post_response(self, response: InferenceResponse, request: InferenceRequest) -> None:
+        """Send a response to whoever posted ``request``.
+
+        Raises:
+            MessageTooLargeError: the encoded response exceeds `max_payload`; nothing was sent.
+            ConnectionFailedError: the connection is gone.
+            PlaneClosedError: the plane is closed.
+        """
+
+    @abstractmethod
+    async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
+        """Answer status questions with what ``status`` returns, until the plane is closed."""
+
+    @abstractmethod
+    async def collect_status(self, *, timeout: float = 0.5) -> list[WorkerStatus]:
+        """Ask every worker of the namespace for its status; wait ``timeout`` seconds for answers."""
+
+    @abstractmethod
+    async def queues(self) -> list[QueueStatus]:
+        """The queue of every operator version of the namespace, by name."""
+
+
+def has_expired(request: InferenceRequest) -> bool:
+    """Whether the request's deadline has passed: nobody waits for it, so nobody should start it."""
+    remaining = request.remaining()
+    return remaining is not None and remaining <= 0
+
+
+async def gather_quietly(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel the tasks and wait until each has ended, whatever their outcome."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,160 @@
+"""The receiving end of one request: responses in order, once each, until the final one or an error."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+
+from tridist.errors import TridistError
+from tridist.icp.messages import InferenceRequest, InferenceResponse
+
+ResponseHandler = Callable[[InferenceResponse], Awaitable[None] | None]
+
+
+class ResponseStream(AsyncIterator[InferenceResponse]):
+    """Async iterator over the responses to one request.
+
+    A request may be delivered more than once (its worker died), so responses may come twice, or late from an attempt
+    that a newer one has replaced. The rules that make one outcome of them:
+
+    - responses are handed out by sequence number, each number once; early ones wait for the gap before them;
+    - once an attempt has answered, what earlier attempts still send is ignored;
+    - an error ends the stream wherever it comes; it is handed out as a final response;
+    - a final response whose number was handed out already (a retry that was shorter) ends the stream without repeating
+      its outputs.
+
+    Leaving the iteration early needs `aclose`, so that the plane forgets the request.
+    """
+
+    __slots__ = ("_attempt", "_early", "_ended", "_failure", "_next", "_on_close", "_ready", "_wake", "request")
+
+    def __init__(self, request: InferenceRequest, on_close: Callable[[ResponseStream], None]) -> None:
+        self.request = request
+        self._ready: deque[InferenceResponse] = deque()
+        self._early: dict[int, InferenceResponse] = {}
+        self._next = 0
+        self._attempt = 0
+        self._wake: asyncio.Future[None] | None = None
+        self._ended = False
+        self._failure: TridistError | None = None
+        self._on_close = on_close
+
+    @property
+    def ended(self) -> bool:
+        """Whether the final response or a failure has arrived (it may still wait to be read)."""
+        return self._ended
+
+    def push(self, response: InferenceResponse) -> None:
+        """Take a response off the wire (called by the plane, on the event loop)."""
+        if self._ended or response.attempt < self._attempt:
+            return
+        self._attempt = response.attempt
+        if response.error is not None:
+            self._hand_out(replace(response, final=True))
+        elif response.sequence < self._next:
+            if response.final:
+                self._hand_out(replace(response, outputs={}))
+        else:
+            self._early[response.sequence] = response
+            self._hand_out_in_order()
+
+    def fail(self, error: TridistError) -> None:
+        """End the stream with an error of this side (deadline, connection lost, plane closed)."""
+        if not self._ended:
+            self._failure = error
+            self._end()
+
+    def __aiter__(self) -> ResponseStream:
+        return self
+
+    async def __anext__(self) -> InferenceResponse:
+        while not self._ready:
+            if self._failure is not None:
+                raise self._failure
+            if self._ended:
+                raise StopAsyncIteration
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        return self._ready.popleft()
+
+    async def aclose(self) -> None:
+        """Stop caring about the request; later responses are dropped."""
+        self._ready.clear()
+        self._end()
+
+    async def deliver_to(self, handler: ResponseHandler) -> None:
+        """Call ``handler`` (sync or async) with every response, in order, until the final one.
+
+        Raises:
+            TridistError: the stream failed on this side.
+        """
+        async for response in self:
+            outcome = handler(response)
+            if inspect.isawaitable(outcome):
+                await outcome
+
+    def _hand_out_in_order(self) -> None:
+        while not self._ended and (response := self._early.pop(self._next, None)) is not None:
+            self._hand_out(response)
+
+    def _hand_out(self, response: InferenceResponse) -> None:
+        self._ready.append(response)
+        self._next = max(self._next, response.sequence + 1)
+        if response.final:
+            self._end()
+        else:
+            self._notify()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._early.clear()
+            self._on_close(self)
+        self._notify()
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+class ResponseRouter:
+    """The open requests of one component, by id."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, ResponseStream] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def __len__(self) -> int:
+        return len(self._streams)
+
+    def open(self, request: InferenceRequest, on_deadline: Callable[[ResponseStream], None]) -> ResponseStream:
+        """A stream for ``request``; ``on_deadline`` is called with it if it is still open at the deadline."""
+        stream = ResponseStream(request, self._forget)
+        self._streams[request.id] = stream
+        remaining = request.remaining()
+        if remaining is not None:
+            loop = asyncio.get_running_loop()
+            self._timers[request.id] = loop.call_later(max(remaining, 0), on_deadline, stream)
+        return stream
+
+    def route(self, response: InferenceResponse) -> bool:
+        """Hand a response to its stream; False when nobody waits for it (any more)."""
+        stream = self._streams.get(response.request_id)
+        if stream is None:
+            return False
+        stream.push(response)
+        return True
+
+    def fail_all(self, error: TridistError) -> None:
+        """End every open stream with ``error``."""
+        for stream in list(self._streams.values()):
+            stream.fail(error)
+
+    def _forget(self, stream: ResponseStream) -> None:
+        self._streams.pop(stream.request.id, None)
+        timer = self._timers.pop(stream.request.id, None)
+        if timer is not None:
+            timer.cancel()

@@ -1,0 +1,118 @@
+"""Every NATS subject, stream and consumer name in one place.
+
+    tridist.<namespace>.request.<operator>.<version>.shared              any worker of the operator
+    tridist.<namespace>.request.<operator>.<version>.direct.<component>  one worker
+    tridist.<namespace>.response.<component>                             a client's inbox
+    tridist.<namespace>.status                                           every worker answers
+
+A stream holds the requests of one operator version: ``tridist:<namespace>:<operator>:<version>``. The colon cannot
+occur in a name, so no two operators ever share a stream.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tridist.errors import InvalidNameError
+
+MAX_NAME_LENGTH = 64
+MAX_VERSION = 2**31 - 1
+SHARED_CONSUMER = "shared"
+
+_NAME = re.compile(r"^[A-Za-z0-9_-]+$")
+
+
+def check_name(field: str, name: object) -> str:
+    """Return ``name`` if it can be one token of a NATS subject and part of a stream's name.
+
+    Raises:
+        InvalidNameError: it cannot; ``reason`` says why.
+    """
+    if not isinstance(name, str) or not name:
+        raise InvalidNameError(field, name, "must be a non-empty string")
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidNameError(field, name, f"has {len(name)} characters, {MAX_NAME_LENGTH} are allowed")
+    if not _NAME.match(name) or name.endswith("\n"):
+        bad = next(character for character in name if not _NAME.match(character) or character == "\n")
+        raise InvalidNameError(field, name, f"holds {bad!r}; letters, digits, '_' and '-' fit a NATS subject")
+    return name
+
+
+def check_version(version: object) -> int:
+    """Return ``version`` if it is a whole number from 1.
+
+    Raises:
+        InvalidNameError: it is not.
+    """
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= MAX_VERSION:
+        raise InvalidNameError("version", version, f"must be a whole number from 1 to {MAX_VERSION}")
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSubjects:
+    """The names that belong to one operator version in one namespace."""
+
+    namespace: str
+    operator: str
+    version: int
+
+    def __post_init__(self) -> None:
+        check_name("namespace", self.namespace)
+        check_name("operator", self.operator)
+        check_version(self.version)
+
+    @property
+    def _prefix(self) -> str:
+        return f"tridist.{self.namespace}.request.{self.operator}.{self.version}"
+
+    @property
+    def stream(self) -> str:
+        """The stream's name."""
+        return f"{stream_prefix(self.namespace)}{self.operator}:{self.version}"
+
+    @property
+    def all(self) -> str:
+        """What the stream captures."""
+        return f"{self._prefix}.>"
+
+    @property
+    def shared(self) -> str:
+        """Where a request goes that any worker may take."""
+        return f"{self._prefix}.shared"
+
+    def direct(self, component_id: str) -> str:
+        """Where a request goes that only one worker may take."""
+        return f"{self._prefix}.direct.{check_name('component_id', component_id)}"
+
+    @staticmethod
+    def direct_consumer(component_id: str) -> str:
+        """The consumer behind `direct`."""
+        return f"direct-{check_name('component_id', component_id)}"
+
+
+def stream_prefix(namespace: str) -> str:
+    """What the names of all streams of a namespace begin with."""
+    return f"tridist:{namespace}:"
+
+
+def parse_stream(stream: str) -> OperatorSubjects | None:
+    """The operator that a stream belongs to, or None when the stream is not one of ours."""
+    parts = stream.split(":")
+    if len(parts) != 4 or parts[0] != "tridist" or not parts[3].isdecimal():  # noqa: PLR2004 (the layout above)
+        return None
+    try:
+        return OperatorSubjects(parts[1], parts[2], int(parts[3]))
+    except InvalidNameError:
+        return None
+
+
+def response_inbox(namespace: str, component_id: str) -> str:
+    """Where a component receives responses."""
+    return f"tridist.{namespace}.response.{component_id}"
+
+
+def status(namespace: str) -> str:
+    """Where workers are asked for their status."""
+    return f"tridist.{namespace}.status"
