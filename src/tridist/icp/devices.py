@@ -55,4 +55,4 @@ def load_cupy() -> Any:
     try:
         return importlib.import_module("cupy")
     except ImportError as error:
-        raise MissingExtraError("GPU memory", "gpu-cuda12' or 'gpu-cuda13") from error
+        raise MissingExtraError("GPU memory (for CUDA 13: gpu-cuda13)", "gpu-cuda12") from error

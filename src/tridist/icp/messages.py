@@ -6,16 +6,12 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
 
 from tridist.errors import ErrorAttribute, TridistError, error_from_wire
 from tridist.icp.data_types import DataType
 
 Parameter = bool | int | float | str
 """A request or response parameter, as in KServe v2 (which has no floats) and Triton (which has)."""
-
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +58,12 @@ class InferenceRequest:
     operator: str
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     version: int = 1
-    inputs: Mapping[str, TensorReference] = _EMPTY
+    inputs: Mapping[str, TensorReference] = field(default_factory=dict)
     requested_outputs: tuple[str, ...] = ()
-    parameters: Mapping[str, Parameter] = _EMPTY
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     priority: int = 0
     deadline: float | None = None
-    trace_context: Mapping[str, str] = _EMPTY
+    trace_context: Mapping[str, str] = field(default_factory=dict)
     reply_to: str = ""
 
     def remaining(self) -> float | None:
@@ -81,7 +77,7 @@ class ErrorInfo:
 
     code: str
     message: str
-    attributes: Mapping[str, ErrorAttribute] = _EMPTY
+    attributes: Mapping[str, ErrorAttribute] = field(default_factory=dict)
 
     @classmethod
     def of(cls, error: TridistError) -> ErrorInfo:
@@ -111,8 +107,8 @@ class InferenceResponse:
     request_id: str
     sequence: int = 0
     final: bool = True
-    outputs: Mapping[str, TensorReference] = _EMPTY
-    parameters: Mapping[str, Parameter] = _EMPTY
+    outputs: Mapping[str, TensorReference] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
     error: ErrorInfo | None = None
     component_id: str = ""
     attempt: int = 1

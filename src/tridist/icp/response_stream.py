@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 from tridist.errors import TridistError
-from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+
+_log = logging.getLogger(__name__)
 
 ResponseHandler = Callable[[InferenceResponse], Awaitable[None] | None]
 
@@ -88,13 +91,21 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     async def deliver_to(self, handler: ResponseHandler) -> None:
         """Call ``handler`` (sync or async) with every response, in order, until the final one.
 
-        Raises:
-            TridistError: the stream failed on this side.
+        A failure of this side (deadline, connection lost, plane closed) reaches it as a final response with an error.
+        What the handler raises ends its own deliveries only, with a line in the log.
         """
-        async for response in self:
-            outcome = handler(response)
-            if inspect.isawaitable(outcome):
-                await outcome
+        try:
+            try:
+                async for response in self:
+                    await _call(handler, response)
+            except TridistError as error:
+                if error is not self._failure:
+                    raise
+                info = ErrorInfo.of(error)
+                await _call(handler, InferenceResponse(request_id=self.request.id, sequence=self._next, error=info))
+        except Exception:  # noqa: BLE001 (user code: whatever it raises must not reach the plane)
+            _log.exception("the response handler of request %s raised", self.request.id)
+            await self.aclose()
 
     def _hand_out_in_order(self) -> None:
         while not self._ended and (response := self._early.pop(self._next, None)) is not None:
@@ -118,6 +129,12 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
             self._wake.set_result(None)
+
+
+async def _call(handler: ResponseHandler, response: InferenceResponse) -> None:
+    outcome = handler(response)
+    if inspect.isawaitable(outcome):
+        await outcome
 
 
 class ResponseRouter:

@@ -1,0 +1,153 @@
+"""What a NATS server is to the real plane: queues of encoded requests, and inboxes for responses."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tridist.icp.status import QueueStatus, WorkerStatus
+from tridist.icp.subjects import OperatorSubjects
+
+
+@dataclass(slots=True, eq=False)
+class QueuedRequest:
+    """An encoded request and how often it was delivered."""
+
+    data: bytes
+    attempt: int = 0
+
+
+class Taker(Protocol):
+    """A puller as the broker sees it."""
+
+    component_id: str
+
+    def has_room(self) -> bool:
+        """Whether it would take a shared request now."""
+
+    def take(self, queued: QueuedRequest, *, direct: bool) -> None:
+        """Receive one."""
+
+
+@dataclass(slots=True)
+class _Queue:
+    shared: deque[QueuedRequest] = field(default_factory=deque)
+    direct: dict[str, deque[QueuedRequest]] = field(default_factory=dict)
+    takers: deque[Taker] = field(default_factory=deque)
+    held: set[QueuedRequest] = field(default_factory=set)
+
+
+class MemoryBroker:
+    """Connects the memory planes of one process. Use it from one event loop."""
+
+    def __init__(self) -> None:
+        self._queues: dict[OperatorSubjects, _Queue] = {}
+        self._inboxes: dict[str, Callable[[bytes], None]] = {}
+        self._statuses: dict[tuple[str, str], Callable[[], WorkerStatus]] = {}
+
+    def post(self, subjects: OperatorSubjects, data: bytes, component_id: str | None) -> QueuedRequest:
+        """Queue a request."""
+        queue = self._queue(subjects)
+        queued = QueuedRequest(data)
+        target = queue.shared if component_id is None else queue.direct.setdefault(component_id, deque())
+        target.append(queued)
+        self.dispatch(subjects)
+        return queued
+
+    def attach(self, subjects: OperatorSubjects, taker: Taker) -> None:
+        """A puller starts."""
+        self._queue(subjects).takers.append(taker)
+        self.dispatch(subjects)
+
+    def detach(self, subjects: OperatorSubjects, taker: Taker) -> None:
+        """A puller stops."""
+        takers = self._queue(subjects).takers
+        if taker in takers:
+            takers.remove(taker)
+
+    def dispatch(self, subjects: OperatorSubjects) -> None:
+        """Hand out what can be handed out: direct requests first, shared ones in turn to whoever has room."""
+        queue = self._queue(subjects)
+        for taker in list(queue.takers):
+            waiting = queue.direct.get(taker.component_id)
+            while waiting:
+                self._deliver(queue, taker, waiting.popleft(), direct=True)
+        while queue.shared and (next_taker := _next_with_room(queue.takers)) is not None:
+            self._deliver(queue, next_taker, queue.shared.popleft(), direct=False)
+
+    def settle(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
+        """A request is done with."""
+        self._queue(subjects).held.discard(queued)
+        self.dispatch(subjects)
+
+    def requeue(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
+        """A request was given back: it goes to the front, for it has waited longest."""
+        queue = self._queue(subjects)
+        queue.held.discard(queued)
+        queue.shared.appendleft(queued)
+        self.dispatch(subjects)
+
+    def stage(self, subjects: OperatorSubjects, queued: QueuedRequest) -> str:
+        """Where a request is, in the words of `DeadlineExceededError`."""
+        queue = self._queue(subjects)
+        if queued in queue.held:
+            return "running"
+        return "queued" if queue.takers else "unserved"
+
+    def queues(self, namespace: str) -> list[QueueStatus]:
+        """Every queue of a namespace."""
+        return [
+            QueueStatus(
+                subjects.operator,
+                subjects.version,
+                waiting=len(queue.shared) + sum(len(direct) for direct in queue.direct.values()),
+                running=len(queue.held),
+                idle_pulls=sum(taker.has_room() for taker in queue.takers),
+            )
+            for subjects, queue in sorted(self._queues.items(), key=lambda item: (item[0].operator, item[0].version))
+            if subjects.namespace == namespace
+        ]
+
+    def open_inbox(self, address: str, deliver: Callable[[bytes], None]) -> None:
+        """Start receiving responses."""
+        self._inboxes[address] = deliver
+
+    def close_inbox(self, address: str) -> None:
+        """Stop receiving responses."""
+        self._inboxes.pop(address, None)
+
+    def respond(self, address: str, data: bytes) -> None:
+        """Send a response; nobody there means that nobody cares any more."""
+        deliver = self._inboxes.get(address)
+        if deliver is not None:
+            deliver(data)
+
+    def serve_status(self, namespace: str, component_id: str, status: Callable[[], WorkerStatus] | None) -> None:
+        """Start (or, with None, stop) answering status questions."""
+        if status is None:
+            self._statuses.pop((namespace, component_id), None)
+        else:
+            self._statuses[namespace, component_id] = status
+
+    def statuses(self, namespace: str) -> list[WorkerStatus]:
+        """What every worker of a namespace says."""
+        return [status() for (owner, _), status in list(self._statuses.items()) if owner == namespace]
+
+    def _queue(self, subjects: OperatorSubjects) -> _Queue:
+        return self._queues.setdefault(subjects, _Queue())
+
+    @staticmethod
+    def _deliver(queue: _Queue, taker: Taker, queued: QueuedRequest, *, direct: bool) -> None:
+        queued.attempt += 1
+        queue.held.add(queued)
+        taker.take(queued, direct=direct)
+
+
+def _next_with_room(takers: deque[Taker]) -> Taker | None:
+    for _ in range(len(takers)):
+        takers.rotate(-1)
+        if takers[-1].has_room():
+            return takers[-1]
+    return None

@@ -1,0 +1,138 @@
+"""Pulling from a `MemoryBroker`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from typing_extensions import override
+
+from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.icp.codec import decode_request, encode_response, salvage_reply
+from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+from tridist.icp.request_plane import Delivery, RequestPuller, has_expired
+from tridist.icp.subjects import OperatorSubjects
+
+MAX_ATTEMPTS = 3
+
+
+class MemoryDelivery(Delivery):
+    """A request taken from a broker."""
+
+    def __init__(self, puller: MemoryPuller, queued: QueuedRequest, request: InferenceRequest) -> None:
+        self.request = request
+        self.attempt = queued.attempt
+        self._puller = puller
+        self._queued = queued
+
+    @override
+    async def ack(self) -> None:
+        self._puller.settle(self._queued)
+
+    @override
+    async def give_back(self, *, delay: float = 0.0) -> None:
+        if delay > 0 and self._puller.holds(self._queued):
+            asyncio.get_running_loop().call_later(delay, self._puller.return_to_queue, self._queued)
+        else:
+            self._puller.return_to_queue(self._queued)
+
+
+class MemoryPuller(RequestPuller):
+    """Takes requests of one operator from a broker."""
+
+    def __init__(self, broker: MemoryBroker, subjects: OperatorSubjects, component_id: str, slots: int) -> None:
+        self.component_id = component_id
+        self._broker = broker
+        self._subjects = subjects
+        self._slots = slots
+        self._direct: deque[QueuedRequest] = deque()
+        self._shared: deque[QueuedRequest] = deque()
+        self._running: set[QueuedRequest] = set()
+        self._stopped = False
+        self._changed = asyncio.Event()
+
+    def has_room(self) -> bool:
+        """Whether a shared request would find a free slot."""
+        return not self._stopped and len(self._running) + len(self._direct) + len(self._shared) < self._slots
+
+    def take(self, queued: QueuedRequest, *, direct: bool) -> None:
+        """Receive a request from the broker."""
+        (self._direct if direct else self._shared).append(queued)
+        self._changed.set()
+
+    def holds(self, queued: QueuedRequest) -> bool:
+        """Whether the request was handed out and is unsettled."""
+        return queued in self._running
+
+    def settle(self, queued: QueuedRequest) -> None:
+        """The request is done: free its slot."""
+        if queued in self._running:
+            self._running.discard(queued)
+            self._broker.settle(self._subjects, queued)
+            self._changed.set()
+
+    def return_to_queue(self, queued: QueuedRequest) -> None:
+        """The request goes to another worker."""
+        if queued in self._running:
+            self._running.discard(queued)
+            self._broker.requeue(self._subjects, queued)
+            self._changed.set()
+
+    async def __anext__(self) -> MemoryDelivery:
+        while True:
+            if self._stopped:
+                raise StopAsyncIteration
+            delivery = self._next()
+            if delivery is not None:
+                return delivery
+            self._changed.clear()
+            await self._changed.wait()
+
+    @override
+    async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        self._broker.detach(self._subjects, self)
+        for queued in [*self._direct, *self._shared]:
+            self._broker.requeue(self._subjects, queued)
+        self._direct.clear()
+        self._shared.clear()
+        self._changed.set()
+
+    @override
+    async def close(self) -> None:
+        await self.stop()
+        for queued in list(self._running):
+            self.return_to_queue(queued)
+
+    def _next(self) -> MemoryDelivery | None:
+        while len(self._running) < self._slots and (self._direct or self._shared):
+            queued = (self._direct or self._shared).popleft()
+            self._running.add(queued)
+            request = self._accept(queued)
+            if request is not None:
+                return MemoryDelivery(self, queued, request)
+            self.settle(queued)
+        return None
+
+    def _accept(self, queued: QueuedRequest) -> InferenceRequest | None:
+        try:
+            request = decode_request(queued.data)
+        except TridistError as error:
+            reply = salvage_reply(queued.data)
+            if reply is not None:
+                self._refuse(*reply, queued.attempt, error)
+            return None
+        if queued.attempt > MAX_ATTEMPTS:
+            exhausted = AttemptsExhaustedError(request.id, MAX_ATTEMPTS)
+            self._refuse(request.id, request.reply_to, queued.attempt, exhausted)
+            return None
+        return None if has_expired(request) else request
+
+    def _refuse(self, request_id: str, reply_to: str, attempt: int, error: TridistError) -> None:
+        response = InferenceResponse(
+            request_id=request_id, error=ErrorInfo.of(error), component_id=self.component_id, attempt=attempt
+        )
+        self._broker.respond(reply_to, encode_response(response))

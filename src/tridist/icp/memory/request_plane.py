@@ -1,0 +1,166 @@
+"""The request plane inside one process."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+
+from typing_extensions import override
+
+from tridist.errors import (
+    DeadlineExceededError,
+    InvalidArgumentError,
+    MessageTooLargeError,
+    PlaneClosedError,
+    TridistError,
+)
+from tridist.icp.codec import decode_response, encode_request, encode_response
+from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.memory.puller import MemoryPuller
+from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
+from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
+from tridist.icp.status import QueueStatus, WorkerStatus
+from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox
+
+DEFAULT_MAX_PAYLOAD = 1024 * 1024
+"""nats-server's default, so that what fits here fits there."""
+
+_log = logging.getLogger(__name__)
+_NAME = "request plane"
+
+
+class MemoryRequestPlane(RequestPlane):
+    """A component on a `MemoryBroker`.
+
+    Requests and responses pass through the codec, so that what works here works over NATS.
+
+    Args:
+        broker: what connects the planes of this process.
+        namespace: as in `RequestPlane`.
+        max_payload: the largest message in bytes.
+    """
+
+    def __init__(
+        self, broker: MemoryBroker, *, namespace: str = "default", max_payload: int = DEFAULT_MAX_PAYLOAD
+    ) -> None:
+        self.component_id = uuid.uuid4().hex
+        self.namespace = check_name("namespace", namespace)
+        self._inbox = response_inbox(namespace, self.component_id)
+        self._broker = broker
+        self._max_payload = max_payload
+        self._router = ResponseRouter()
+        self._handlers: set[asyncio.Task[None]] = set()
+        self._pullers: list[MemoryPuller] = []
+        self._open = False
+
+    @property
+    @override
+    def max_payload(self) -> int:
+        return self._max_payload
+
+    @override
+    async def open(self) -> None:
+        self._open = True
+        self._broker.open_inbox(self._inbox, self._receive)
+
+    @override
+    async def close(self) -> None:
+        await self.abort()
+
+    @override
+    async def abort(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        self._broker.close_inbox(self._inbox)
+        self._broker.serve_status(self.namespace, self.component_id, None)
+        for puller in self._pullers:
+            await puller.close()
+        self._router.fail_all(PlaneClosedError(_NAME))
+        if self._handlers:
+            await asyncio.wait(self._handlers, timeout=1.0)
+        await gather_quietly(self._handlers)
+
+    @override
+    async def post_request(
+        self,
+        request: InferenceRequest,
+        *,
+        component_id: str | None = None,
+        response_handler: ResponseHandler | None = None,
+    ) -> ResponseStream:
+        self._check_open()
+        subjects = OperatorSubjects(self.namespace, request.operator, request.version)
+        if component_id is not None:
+            check_name("component_id", component_id)
+        if has_expired(request):
+            raise DeadlineExceededError(request.id, request.operator, "queued")
+        posted = replace(request, reply_to=self._inbox)
+        data = self._check_size(encode_request(posted))
+        queued: list[QueuedRequest] = []
+        stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
+        queued.append(self._broker.post(subjects, data, component_id))
+        if response_handler is not None:
+            self._handle(stream, response_handler)
+        return stream
+
+    @override
+    async def pull_requests(self, operator: str, version: int = 1, *, slots: int = 1) -> MemoryPuller:
+        self._check_open()
+        if slots < 1:
+            raise InvalidArgumentError("slots", slots, "must be at least 1")
+        subjects = OperatorSubjects(self.namespace, operator, version)
+        puller = MemoryPuller(self._broker, subjects, self.component_id, slots)
+        self._pullers.append(puller)
+        self._broker.attach(subjects, puller)
+        return puller
+
+    @override
+    async def post_response(self, response: InferenceResponse, request: InferenceRequest) -> None:
+        self._check_open()
+        self._broker.respond(request.reply_to, self._check_size(encode_response(response)))
+
+    @override
+    async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
+        self._check_open()
+        self._broker.serve_status(self.namespace, self.component_id, status)
+
+    @override
+    async def collect_status(self, *, timeout: float = 0.5) -> list[WorkerStatus]:
+        self._check_open()
+        return self._broker.statuses(self.namespace)
+
+    @override
+    async def queues(self) -> list[QueueStatus]:
+        self._check_open()
+        return self._broker.queues(self.namespace)
+
+    def _late(
+        self, request: InferenceRequest, subjects: OperatorSubjects, queued: list[QueuedRequest]
+    ) -> DeadlineExceededError:
+        stage = self._broker.stage(subjects, queued[0]) if queued else "queued"
+        return DeadlineExceededError(request.id, request.operator, stage)
+
+    def _receive(self, data: bytes) -> None:
+        try:
+            self._router.route(decode_response(data))
+        except TridistError as error:
+            _log.warning("dropped a response that does not decode: %s", error)
+
+    def _handle(self, stream: ResponseStream, handler: ResponseHandler) -> None:
+        task = asyncio.create_task(stream.deliver_to(handler))
+        self._handlers.add(task)
+        task.add_done_callback(self._handlers.discard)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise PlaneClosedError(_NAME)
+
+    def _check_size(self, data: bytes) -> bytes:
+        if len(data) > self._max_payload:
+            raise MessageTooLargeError(len(data), self._max_payload)
+        return data

@@ -1,0 +1,19 @@
+"""Shared by every test: support modules on the path, and GPU tests only where a GPU is."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if shutil.which("nvidia-smi") is not None or os.environ.get("TRIDIST_TEST_GPU"):
+        return
+    no_gpu = pytest.mark.skip(reason="no NVIDIA GPU on this machine (set TRIDIST_TEST_GPU=1 to try anyway)")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(no_gpu)

@@ -1,0 +1,432 @@
+"""What every request plane does, whatever carries it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import numpy as np
+import pytest
+
+from contract.planes import REQUEST_PLANES
+from tridist import errors
+from tridist.icp.data_plane import inlined
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+from tridist.icp.status import OperatorStatus, WorkerStatus
+from tridist.icp.tensor import Tensor
+
+SOON = 10.0
+"""Seconds within which everything here happens on a machine that is busy with other tests."""
+
+
+@pytest.fixture(params=sorted(REQUEST_PLANES))
+async def open_plane(request):
+    async with REQUEST_PLANES[request.param]() as opener:
+        namespace = "ns" + uuid.uuid4().hex[:12]
+
+        async def open_in_namespace(**options):
+            return await opener(**{"namespace": namespace, **options})
+
+        yield open_in_namespace
+
+
+@pytest.fixture
+async def client(open_plane):
+    return await open_plane()
+
+
+@pytest.fixture
+async def worker(open_plane):
+    return await open_plane()
+
+
+def a_request(operator="echo", **fields):
+    fields.setdefault("deadline", time.time() + SOON)
+    return InferenceRequest(operator=operator, **fields)
+
+
+def answer_to(delivery, sequence=0, *, final=True, **fields):
+    return InferenceResponse(
+        request_id=delivery.request.id, sequence=sequence, final=final, attempt=delivery.attempt, **fields
+    )
+
+
+async def next_of(puller):
+    return await asyncio.wait_for(puller.__anext__(), SOON)
+
+
+async def nothing_from(puller, seconds=0.3):
+    """Nothing comes; a later call may still get what comes then."""
+    task = asyncio.ensure_future(puller.__anext__())
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if done:
+        return False
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return True
+
+
+async def all_of(stream):
+    return [response async for response in stream]
+
+
+async def echo_one(plane, puller):
+    delivery = await next_of(puller)
+    await plane.post_response(answer_to(delivery, outputs=delivery.request.inputs), delivery.request)
+    await delivery.ack()
+    return delivery
+
+
+async def test_a_request_travels_with_everything_it_carries_and_its_answer_comes_back(client, worker):
+    sent = a_request(
+        version=7,
+        inputs={"x": inlined(Tensor.of(np.arange(6, dtype=np.float32).reshape(2, 3)))},
+        requested_outputs=("y",),
+        parameters={"b": True, "i": -5, "f": 0.5, "s": "ä"},
+        priority=3,
+        trace_context={"traceparent": "00-1-2-01"},
+    )
+    puller = await worker.pull_requests("echo", 7)
+    stream = await client.post_request(sent)
+    delivery = await next_of(puller)
+
+    got = delivery.request
+    assert (got.id, got.operator, got.version) == (sent.id, "echo", 7)
+    assert got.inputs == sent.inputs
+    assert got.requested_outputs == ("y",)
+    assert dict(got.parameters) == sent.parameters
+    assert (got.priority, got.deadline, dict(got.trace_context)) == (3, sent.deadline, sent.trace_context)
+    assert delivery.attempt == 1
+
+    await worker.post_response(
+        answer_to(delivery, outputs=got.inputs, parameters={"n": 1}, component_id=worker.component_id), got
+    )
+    await delivery.ack()
+    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    assert response.final
+    assert response.outputs == sent.inputs
+    assert dict(response.parameters) == {"n": 1}
+    assert response.component_id == worker.component_id
+
+
+async def test_a_request_posted_before_any_worker_exists_waits_for_one(client, worker):
+    stream = await client.post_request(a_request())
+    puller = await worker.pull_requests("echo")
+    await echo_one(worker, puller)
+    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+
+
+async def test_many_responses_come_in_order_and_end_with_the_final_one(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request())
+    delivery = await next_of(puller)
+    for sequence in (1, 0, 2, 2, 0, 3):
+        await worker.post_response(answer_to(delivery, sequence, final=sequence == 3), delivery.request)
+    await delivery.ack()
+    assert [r.sequence for r in await asyncio.wait_for(all_of(stream), SOON)] == [0, 1, 2, 3]
+
+
+async def test_an_error_ends_the_stream(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request())
+    delivery = await next_of(puller)
+    info = ErrorInfo.of(errors.OperatorError("echo", ValueError("no")))
+    await worker.post_response(answer_to(delivery, error=info), delivery.request)
+    await delivery.ack()
+    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    assert response.error is not None
+    error = response.error.to_exception()
+    assert isinstance(error, errors.OperatorError)
+    assert error.exception == "ValueError"
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_response_handler_gets_every_response(client, worker, kind):
+    seen, finished = [], asyncio.Event()
+
+    def handle(response):
+        seen.append(response.sequence)
+        if response.final:
+            finished.set()
+
+    async def handle_async(response):
+        await asyncio.sleep(0)
+        handle(response)
+
+    puller = await worker.pull_requests("echo")
+    await client.post_request(a_request(), response_handler=handle if kind == "sync" else handle_async)
+    delivery = await next_of(puller)
+    for sequence in range(3):
+        await worker.post_response(answer_to(delivery, sequence, final=sequence == 2), delivery.request)
+    await delivery.ack()
+    await asyncio.wait_for(finished.wait(), SOON)
+    assert seen == [0, 1, 2]
+
+
+async def test_a_response_handler_hears_of_the_deadline(client):
+    heard = asyncio.get_running_loop().create_future()
+    await client.post_request(a_request(deadline=time.time() + 0.2), response_handler=heard.set_result)
+    response = await asyncio.wait_for(heard, SOON)
+    assert response.final
+    assert response.error.code == "DEADLINE_EXCEEDED"
+
+
+async def test_never_more_shared_requests_are_out_than_there_are_slots(client, worker):
+    puller = await worker.pull_requests("echo", slots=2)
+    streams = [await client.post_request(a_request()) for _ in range(5)]
+    first, second = await next_of(puller), await next_of(puller)
+    assert await nothing_from(puller)
+    for delivery in (first, second):
+        await worker.post_response(answer_to(delivery), delivery.request)
+        await delivery.ack()
+    for _ in range(3):
+        await echo_one(worker, puller)
+    for stream in streams:
+        assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+
+
+async def test_a_busy_worker_leaves_requests_to_an_idle_one(client, open_plane):
+    busy, idle = await open_plane(), await open_plane()
+    busy_puller = await busy.pull_requests("echo", slots=1)
+    await client.post_request(a_request())
+    held = await next_of(busy_puller)
+    idle_puller = await idle.pull_requests("echo", slots=1)
+    for _ in range(4):
+        stream = await client.post_request(a_request())
+        await echo_one(idle, idle_puller)
+        assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+    await busy.post_response(answer_to(held), held.request)
+    await held.ack()
+
+
+async def test_a_direct_request_reaches_only_its_worker(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    one_puller, other_puller = await one.pull_requests("echo"), await other.pull_requests("echo")
+    await client.post_request(a_request(), component_id=other.component_id)
+    delivery = await next_of(other_puller)
+    assert await nothing_from(one_puller)
+    await delivery.ack()
+
+
+async def test_direct_requests_come_before_shared_ones(client, worker):
+    puller = await worker.pull_requests("echo", slots=1)
+    await client.post_request(a_request())
+    running = await next_of(puller)
+    shared = await client.post_request(a_request())
+    direct = await client.post_request(a_request(), component_id=worker.component_id)
+    await asyncio.sleep(0.3)
+    await running.ack()
+    order = []
+    for _ in range(2):
+        delivery = await echo_one(worker, puller)
+        order.append(delivery.request.id)
+    assert order == [direct.request.id, shared.request.id]
+
+
+async def test_what_is_given_back_goes_to_another_worker_as_a_new_attempt(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    one_puller = await one.pull_requests("echo")
+    await client.post_request(a_request())
+    delivery = await next_of(one_puller)
+    await one_puller.stop()
+    await delivery.give_back()
+    other_puller = await other.pull_requests("echo")
+    again = await next_of(other_puller)
+    assert (again.request.id, again.attempt) == (delivery.request.id, 2)
+    await again.ack()
+
+
+async def test_settling_twice_is_harmless(client, worker):
+    puller = await worker.pull_requests("echo")
+    await client.post_request(a_request())
+    delivery = await next_of(puller)
+    await delivery.ack()
+    await delivery.ack()
+    await delivery.give_back()
+    assert await nothing_from(puller)
+
+
+async def test_attempts_are_bounded_and_the_client_hears_of_it(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request())
+    for attempt in (1, 2, 3):
+        delivery = await next_of(puller)
+        assert delivery.attempt == attempt
+        await delivery.give_back()
+    waiting = asyncio.ensure_future(puller.__anext__())
+    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    assert isinstance(response.error.to_exception(), errors.AttemptsExhaustedError)
+    assert not waiting.done()
+    waiting.cancel()
+
+
+async def test_a_stopped_puller_ends_its_iteration_and_leaves_the_queue_alone(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo", slots=4)
+    ended = asyncio.ensure_future(all_of(puller))
+    await asyncio.sleep(0.1)
+    await puller.stop()
+    assert await asyncio.wait_for(ended, SOON) == []
+    stream = await client.post_request(a_request())
+    await echo_one(other, await other.pull_requests("echo"))
+    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+
+
+async def test_expired_requests_are_never_handed_out(client, worker):
+    stream = await client.post_request(a_request(deadline=time.time() + 0.2))
+    with pytest.raises(errors.DeadlineExceededError) as raised:
+        await asyncio.wait_for(all_of(stream), SOON)
+    assert raised.value.stage == "unserved"
+    puller = await worker.pull_requests("echo")
+    assert await nothing_from(puller)
+
+
+async def test_the_deadline_error_says_that_the_request_was_running(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request(deadline=time.time() + 0.5))
+    delivery = await next_of(puller)
+    with pytest.raises(errors.DeadlineExceededError) as raised:
+        await asyncio.wait_for(all_of(stream), SOON)
+    assert raised.value.stage == "running"
+    await delivery.ack()
+
+
+async def test_the_deadline_error_says_that_the_request_was_queued(client, worker):
+    puller = await worker.pull_requests("echo", slots=1)
+    await client.post_request(a_request())
+    running = await next_of(puller)
+    stream = await client.post_request(a_request(deadline=time.time() + 0.5))
+    with pytest.raises(errors.DeadlineExceededError) as raised:
+        await asyncio.wait_for(all_of(stream), SOON)
+    assert raised.value.stage == "queued"
+    await running.ack()
+
+
+async def test_a_deadline_in_the_past_is_refused_at_once(client):
+    with pytest.raises(errors.DeadlineExceededError):
+        await client.post_request(a_request(deadline=time.time() - 1))
+
+
+async def test_an_oversized_request_is_refused_with_size_and_limit(client):
+    big = inlined(Tensor.of(np.zeros(client.max_payload, dtype=np.uint8)))
+    with pytest.raises(errors.MessageTooLargeError) as raised:
+        await client.post_request(a_request(inputs={"x": big}))
+    assert raised.value.limit <= client.max_payload < raised.value.size
+
+
+async def test_an_oversized_response_is_refused_and_a_smaller_one_still_passes(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request())
+    delivery = await next_of(puller)
+    big = inlined(Tensor.of(np.zeros(client.max_payload, dtype=np.uint8)))
+    with pytest.raises(errors.MessageTooLargeError):
+        await worker.post_response(answer_to(delivery, outputs={"y": big}), delivery.request)
+    await worker.post_response(answer_to(delivery), delivery.request)
+    await delivery.ack()
+    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+
+
+@pytest.mark.parametrize("operator", ["", "a.b", "a b", "a*", ">", "x" * 65, "ä", "a\n"])
+async def test_names_that_a_subject_cannot_hold_are_refused(client, operator):
+    with pytest.raises(errors.InvalidNameError) as raised:
+        await client.post_request(a_request(operator))
+    assert raised.value.field == "operator"
+    with pytest.raises(errors.InvalidNameError):
+        await client.pull_requests(operator)
+
+
+async def test_namespaces_do_not_see_each_other(client, open_plane):
+    stranger = await open_plane(namespace="ns" + uuid.uuid4().hex[:12])
+    puller = await stranger.pull_requests("echo")
+    await client.post_request(a_request())
+    assert await nothing_from(puller)
+    assert [q.operator for q in await client.queues()] == ["echo"]
+    assert all(q.waiting == 0 for q in await stranger.queues())
+
+
+async def test_versions_are_operators_of_their_own(client, worker):
+    puller = await worker.pull_requests("echo", 2)
+    await client.post_request(a_request(version=1))
+    assert await nothing_from(puller)
+
+
+async def test_queues_tell_what_waits_and_what_runs(client, worker):
+    puller = await worker.pull_requests("echo", slots=1)
+    for _ in range(3):
+        await client.post_request(a_request())
+    delivery = await next_of(puller)
+    for _ in range(50):
+        (queue,) = await client.queues()
+        if (queue.waiting, queue.running) == (2, 1):
+            break
+        await asyncio.sleep(0.1)
+    assert (queue.operator, queue.version, queue.waiting, queue.running) == ("echo", 1, 2, 1)
+    await delivery.ack()
+
+
+async def test_status_is_collected_from_every_worker(client, open_plane):
+    planes = [await open_plane() for _ in range(3)]
+    for index, plane in enumerate(planes):
+        status = WorkerStatus(plane.component_id, f"w{index}", "here", 1, (OperatorStatus("echo", 1),))
+        await plane.serve_status(lambda status=status: status)
+    found = await client.collect_status(timeout=1.0)
+    assert sorted(status.name for status in found) == ["w0", "w1", "w2"]
+    assert {status.component_id for status in found} == {plane.component_id for plane in planes}
+
+
+async def test_closing_ends_every_wait(open_plane):
+    plane = await open_plane()
+    stream = await plane.post_request(a_request())
+    puller = await plane.pull_requests("other")
+    waits = [asyncio.ensure_future(all_of(stream)), asyncio.ensure_future(all_of(puller))]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(plane.close(), SOON)
+    outcomes = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), SOON)
+    assert isinstance(outcomes[0], errors.PlaneClosedError)
+    assert outcomes[1] == [] or isinstance(outcomes[1], errors.PlaneClosedError)
+    with pytest.raises(errors.PlaneClosedError):
+        await plane.post_request(a_request())
+    with pytest.raises(errors.PlaneClosedError):
+        await plane.pull_requests("echo")
+    await plane.close()
+
+
+async def test_what_a_closed_worker_held_goes_to_another(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo")
+    await client.post_request(a_request(deadline=time.time() + 30))
+    delivery = await next_of(puller)
+    await one.close()
+    again = await asyncio.wait_for((await other.pull_requests("echo")).__anext__(), 15)
+    assert (again.request.id, again.attempt) == (delivery.request.id, 2)
+    await again.ack()
+
+
+async def test_leaving_a_stream_early_forgets_the_request(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request())
+    delivery = await next_of(puller)
+    await stream.aclose()
+    await worker.post_response(answer_to(delivery), delivery.request)
+    await delivery.ack()
+    assert await asyncio.wait_for(all_of(stream), SOON) == []
+
+
+async def test_many_requests_at_once_each_get_their_own_answer(client, worker):
+    puller = await worker.pull_requests("echo", slots=16)
+
+    async def serve():
+        async for delivery in puller:
+            await worker.post_response(answer_to(delivery, outputs=delivery.request.inputs), delivery.request)
+            await delivery.ack()
+
+    async def call(number):
+        sent = {"x": inlined(Tensor.of(np.int64(number)))}
+        (response,) = await all_of(await client.post_request(a_request(inputs=sent)))
+        return response.outputs == sent
+
+    serving = asyncio.ensure_future(serve())
+    assert all(await asyncio.wait_for(asyncio.gather(*(call(n) for n in range(300))), 30))
+    await puller.stop()
+    await asyncio.wait_for(serving, SOON)
