@@ -1,0 +1,1 @@
+"""Workers and servers that are started, watched and stopped together."""

@@ -1,0 +1,314 @@
+"""A nats-server of our own: started on a free port with a private store, ended with its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from typing_extensions import Self
+
+from tridist.deployment import tied_exec
+from tridist.errors import DeploymentError, MissingExtraError
+
+_PROCESS = "nats-server"
+_POLL_SECONDS = 0.005
+_LOG_TAIL_BYTES = 2000
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsServerConfig:
+    """How to run the embedded server.
+
+    Attributes:
+        host: the address to listen on. Loopback: the server asks nobody for a password unless ``extra`` says so.
+        port: the port; None lets the kernel choose a free one, so that any number of servers can start at once.
+        store_dir: where JetStream keeps its streams. None means a private temporary directory that goes with the
+            server; a given one is kept, and a later server finds the requests in it.
+        log_path: where the server logs to; None means a file in the private directory.
+        max_payload: the largest message in bytes; None keeps the server's own default (1 MiB).
+        max_memory_store: bytes of streams in memory; None means the server's default, three quarters of the memory.
+        max_file_store: bytes of streams on disk; None means the server's default, what is free there.
+        extra: text to append to the configuration file (authorization, TLS, clustering, …).
+        start_timeout: seconds that it may take until the server is ready; a large store is replayed in that time.
+        stop_timeout: seconds between SIGTERM and SIGKILL; the server syncs its store when it ends.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = None
+    store_dir: Path | None = None
+    log_path: Path | None = None
+    max_payload: int | None = None
+    max_memory_store: int | None = None
+    max_file_store: int | None = None
+    extra: str = ""
+    start_timeout: float = 10.0
+    stop_timeout: float = 5.0
+
+    def render(self, store_dir: Path, port: int) -> str:
+        """The text of the configuration file; ``port`` -1 means any free one."""
+        jetstream = [f"  store_dir: {json.dumps(str(store_dir))}"]
+        if self.max_memory_store is not None:
+            jetstream.append(f"  max_memory_store: {self.max_memory_store}")
+        if self.max_file_store is not None:
+            jetstream.append(f"  max_file_store: {self.max_file_store}")
+        lines = [f"host: {json.dumps(self.host)}", f"port: {port}", "jetstream {", *jetstream, "}"]
+        if self.max_payload is not None:
+            # The server refuses to start when it may buffer less for a client than one message has.
+            lines += [f"max_payload: {self.max_payload}", f"max_pending: {max(self.max_payload * 4, 64 << 20)}"]
+        return "\n".join([*lines, self.extra, ""])
+
+
+class EmbeddedNatsServer:
+    """A ``nats-server`` process with JetStream.
+
+    Use it as a context manager (``with`` or ``async with``), or call `start` and `stop`. It runs in a session of its
+    own, so that Ctrl-C in the terminal reaches the workers first and they can drain through it; on Linux it ends when
+    this process dies, however that happens. Signals, logs and files are private to it.
+
+    Attributes:
+        config: how it runs.
+        url: where to connect, once it is started.
+        port: the port of the URL.
+        pid: the process.
+        store_dir: where its streams are.
+        log_path: where its log is.
+    """
+
+    def __init__(self, config: NatsServerConfig | None = None) -> None:
+        self.config = config or NatsServerConfig()
+        self._process: _TiedProcess | None = None
+        self._private: Path | None = None
+        self._port: int | None = self.config.port
+
+    @property
+    def url(self) -> str:
+        """``nats://host:port``, without credentials."""
+        host = self.config.host
+        return f"nats://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+    @property
+    def port(self) -> int:
+        """The port; chosen at the first start and kept over `restart`."""
+        return self._started(self._port)
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._started(self._process).pid
+
+    @property
+    def store_dir(self) -> Path:
+        """JetStream's directory."""
+        return self.config.store_dir or self._started(self._private) / "store"
+
+    @property
+    def log_path(self) -> Path:
+        """The log file."""
+        return self.config.log_path or self._started(self._private) / "nats-server.log"
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.exit_code is None
+
+    async def start(self) -> None:
+        """Start the server and wait until it takes connections. Starting a running one does nothing.
+
+        Raises:
+            MissingExtraError: there is no ``nats-server`` binary.
+            DeploymentError: it did not become ready; ``reason`` has the end of its log.
+        """
+        await asyncio.to_thread(self._start)
+
+    async def stop(self) -> None:
+        """End the server (SIGTERM, then SIGKILL), and remove what was private to it."""
+        await asyncio.to_thread(self._stop)
+
+    async def restart(self, *, kill: bool = False, downtime: float = 0.0) -> None:
+        """End the server and start it again on the same port and store: what its clients see of a fault.
+
+        Args:
+            kill: end it with SIGKILL, as a crash would.
+            downtime: seconds to stay away.
+
+        Raises:
+            DeploymentError: it did not become ready again.
+        """
+        port = self.port
+        await asyncio.to_thread(self._end, kill=kill)
+        await asyncio.sleep(downtime)
+        self._port = port
+        await self.start()
+
+    def __enter__(self) -> Self:
+        self._start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _started(self, value: _T | None) -> _T:
+        if value is None:
+            raise DeploymentError(_PROCESS, "the server was not started")
+        return value
+
+    def _start(self) -> None:
+        if self.running:
+            return
+        binary = find_nats_server()
+        if self._private is None:
+            self._private = Path(tempfile.mkdtemp(prefix="tridist-nats-"))  # readable by its owner alone
+            atexit.register(self._stop)  # an owner that forgot us would leave the directory behind
+        try:
+            self._launch(binary, self._private)
+        except BaseException:
+            self._stop()
+            raise
+
+    def _launch(self, binary: Path, private: Path) -> None:
+        self.store_dir.mkdir(parents=True, exist_ok=True)
+        configuration, ports = private / "server.conf", private / "ports"
+        shutil.rmtree(ports, ignore_errors=True)  # a ports file of an earlier run would be read as this one's
+        ports.mkdir()
+        configuration.write_text(self.config.render(self.store_dir, -1 if self._port is None else self._port))
+        command = [str(binary), "--config", str(configuration), "--ports_file_dir", str(ports)]
+        self._process = _TiedProcess(command, self.log_path)
+        self._port = self._await_port(self._process, ports)
+
+    def _await_port(self, process: _TiedProcess, ports: Path) -> int:
+        """The port that the server listens on; it writes its ports file when it is ready for clients."""
+        give_up = time.monotonic() + self.config.start_timeout
+        while True:
+            if (port := _read_port(ports)) is not None:
+                return port
+            if process.exit_code is not None:
+                raise DeploymentError(_PROCESS, f"ended with {process.exit_code} while it started: {self._log_tail()}")
+            if time.monotonic() > give_up:
+                seconds = self.config.start_timeout
+                raise DeploymentError(_PROCESS, f"was not ready after {seconds:g} s: {self._log_tail()}")
+            time.sleep(_POLL_SECONDS)
+
+    def _log_tail(self) -> str:
+        try:
+            return self.log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() or "(no log)"
+        except OSError as error:
+            return f"(no log: {error})"
+
+    def _end(self, *, kill: bool = False) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            process.end(0.0 if kill else self.config.stop_timeout, kill=kill)
+
+    def _stop(self) -> None:
+        self._end()
+        private, self._private = self._private, None
+        self._port = self.config.port
+        atexit.unregister(self._stop)
+        if private is not None:
+            shutil.rmtree(private, ignore_errors=True)
+
+
+def find_nats_server() -> Path:
+    """The ``nats-server`` binary: beside this Python first (the ``server`` extra puts it there), then on PATH.
+
+    Raises:
+        MissingExtraError: there is none.
+    """
+    beside = str(Path(sys.executable).parent)
+    found = shutil.which("nats-server", path=beside) or shutil.which("nats-server")
+    if found is None:
+        raise MissingExtraError("the embedded nats-server", "server")
+    return Path(found).resolve()
+
+
+def _read_port(ports: Path) -> int | None:
+    """The client port from the server's ports file; None while there is none, or only half of one."""
+    for path in ports.glob("*.ports"):
+        try:
+            urls = json.loads(path.read_text()).get("nats") or []
+        except (OSError, ValueError):
+            continue
+        if urls:
+            return int(str(urls[0]).rsplit(":", 1)[1])
+    return None
+
+
+class _TiedProcess:
+    """A child process in a session of its own that is owned, and waited for, by a thread of its own.
+
+    Linux tells a child of the death of the *thread* that forked it, so that thread has to last as long as the child;
+    it also reaps it. The thread is a daemon: it ends with this process at the latest, and then the child does.
+    """
+
+    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+        self.exit_code: int | None = None
+        self._ended = threading.Event()
+        outcome: queue.Queue[subprocess.Popen[bytes] | OSError] = queue.Queue()
+        threading.Thread(target=self._own, args=(command, log_path, outcome), name=_PROCESS, daemon=True).start()
+        process = outcome.get()
+        if isinstance(process, OSError):
+            raise DeploymentError(_PROCESS, f"could not be started: {process}") from process
+        self._process = process
+        self.pid = process.pid
+
+    def end(self, grace: float, *, kill: bool) -> None:
+        """SIGTERM, ``grace`` seconds, SIGKILL; ``kill`` leaves out the first two."""
+        if not kill:
+            self._signal(signal.SIGTERM)
+            if self._ended.wait(grace):
+                return
+        self._signal(signal.SIGKILL)
+        self._ended.wait()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def _own(
+        self, command: Sequence[str], log_path: Path, outcome: queue.Queue[subprocess.Popen[bytes] | OSError]
+    ) -> None:
+        try:
+            process = _spawn(command, log_path)
+        except OSError as error:
+            outcome.put(error)
+            return
+        outcome.put(process)
+        self.exit_code = process.wait()
+        self._ended.set()
+
+
+def _spawn(command: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
+    if sys.platform == "linux":
+        command = [sys.executable, "-I", "-S", tied_exec.__file__, str(os.getpid()), *command]
+    with log_path.open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
