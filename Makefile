@@ -1,0 +1,47 @@
+# Everything a checkout needs, from a bare Debian 12 with Python, make and git. `make help` lists the targets.
+
+PYTHON ?= python3
+# Passed on to pytest; files go to one worker each, so that module fixtures (servers) start once.
+PYTEST_ARGS ?= -n 2 --dist loadfile
+TESTS ?= tests
+HELLO_ARGS ?=
+
+VENV := .venv
+BOOTSTRAP := $(PYTHON) -m scripts.bootstrap
+SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh container/*.sh)
+
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+.PHONY: help hello test lint types venv lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  Variables: PYTHON=$(PYTHON)  TESTS=$(TESTS)  PYTEST_ARGS='$(PYTEST_ARGS)'  HELLO_ARGS=..."
+
+hello: ## run hello world: three workers, NATS, UCX, Triton
+	@$(BOOTSTRAP) --extras all
+	@$(VENV)/bin/python examples/hello_world/main.py $(HELLO_ARGS)
+
+test: venv ## run every test
+	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+lint: venv ## ruff, import contracts, shellcheck
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+
+types: venv ## mypy, strict
+	@$(VENV)/bin/mypy -p tridist -p scripts.bootstrap
+
+venv: ## make .venv with the development tools
+	@$(BOOTSTRAP) --extras all,dev
+
+lock: ## resolve constraints.txt afresh
+	@scripts/lock.sh "$(PYTHON)"
+
+clean: ## remove .venv, caches and build leftovers
+	rm -rf $(VENV) .venv.lock .tridist build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name '*.egg-info' -type d -prune -exec rm -rf {} +

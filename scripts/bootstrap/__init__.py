@@ -1,0 +1,1 @@
+"""Prepare a checkout: system packages, `.venv`, and the pinned install. Standard library only."""
