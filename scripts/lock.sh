@@ -24,7 +24,7 @@ PY
 )
 echo "Resolving (this takes minutes) ..."
 # shellcheck disable=SC2086 # one word per requirement
-pip install --dry-run --ignore-installed --report "$scratch/report.json" "$root[all,dev]" $backend
+pip install --dry-run --ignore-installed --report "$scratch/report.json" "${root}[all,dev]" $backend
 
 "$scratch/venv/bin/python" - "$scratch/report.json" >"$scratch/pins" <<'PY'
 import json
