@@ -1,0 +1,147 @@
+"""Buffers: what holds a tensor's bytes, and the allocators that make room for outputs."""
+
+from __future__ import annotations
+
+import abc
+import importlib
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+
+from tridist.triton.capi.enums import MemoryType
+from tridist.triton.dlpack import DLDeviceType, byte_size, import_tensor
+from tridist.triton.exceptions import InvalidArgumentError, UnsupportedError
+
+ALIGNMENT = 64
+"""Bytes to which CPU output buffers are aligned: a cache line, and what vectorised consumers of DLPack ask for."""
+
+DeviceOrMemoryType = Union[tuple[MemoryType, int], MemoryType, tuple[DLDeviceType, int], str]
+"""``"cpu"``, ``"gpu:1"``, ``MemoryType.GPU``, ``(MemoryType.GPU, 1)`` or ``(DLDeviceType.kDLCUDA, 1)``."""
+
+_FROM_DEVICE = {
+    DLDeviceType.kDLCPU: MemoryType.CPU,
+    DLDeviceType.kDLCUDAHost: MemoryType.CPU_PINNED,
+    DLDeviceType.kDLCUDA: MemoryType.GPU,
+}
+
+
+@dataclass
+class MemoryBuffer:
+    """Memory of a tensor, kept alive by ``owner``.
+
+    Attributes:
+        data_ptr: its address.
+        memory_type: where it lies.
+        memory_type_id: on which device.
+        size: in bytes.
+        owner: whatever keeps the memory; it must not be freed while ``owner`` lives.
+    """
+
+    data_ptr: int
+    memory_type: MemoryType
+    memory_type_id: int
+    size: int
+    owner: Any
+
+    @staticmethod
+    def from_dlpack(owner: Any) -> MemoryBuffer:
+        """The memory of anything with ``__dlpack__``, without a copy.
+
+        Raises:
+            InvalidArgumentError: it has none, or its memory is not contiguous.
+        """
+        tensor = import_tensor(owner)
+        if not tensor.contiguous:
+            raise InvalidArgumentError("Only contiguous memory is supported")
+        return MemoryBuffer(
+            tensor.data_ptr,
+            tensor.memory_type,
+            tensor.device_id,
+            byte_size(tensor.data_type, tensor.shape),
+            tensor.owner,
+        )
+
+
+class MemoryAllocator(abc.ABC):
+    """Makes room for outputs. Subclass it to place outputs in memory of your own.
+
+    Its method is called on threads of the core: it must be thread-safe, quick, and must not block.
+    """
+
+    @abc.abstractmethod
+    def allocate(self, size: int, memory_type: MemoryType, memory_type_id: int, tensor_name: str) -> MemoryBuffer:
+        """Room for ``size`` bytes, preferably of the given memory type; the result tells what it is.
+
+        Raises:
+            Exception: any; the request then fails with its text.
+        """
+
+
+class DefaultAllocator(MemoryAllocator):
+    """CPU memory from numpy, GPU memory from cupy's pool."""
+
+    def allocate(self, size: int, memory_type: MemoryType, memory_type_id: int, tensor_name: str) -> MemoryBuffer:
+        """Room in the wanted memory; pinned memory is given as ordinary memory."""
+        del tensor_name
+        return allocate_gpu(size, memory_type_id) if memory_type == MemoryType.GPU else allocate_cpu(size)
+
+
+def allocate_cpu(size: int) -> MemoryBuffer:
+    """``size`` bytes of CPU memory, not cleared, aligned to :data:`ALIGNMENT`."""
+    room = np.empty(size + ALIGNMENT - 1, dtype=np.uint8)
+    address: int = room.__array_interface__["data"][0]
+    return MemoryBuffer(address + -address % ALIGNMENT, MemoryType.CPU, 0, size, room)
+
+
+def allocate_gpu(size: int, device: int) -> MemoryBuffer:
+    """``size`` bytes of GPU memory.
+
+    Raises:
+        UnsupportedError: cupy is not installed.
+    """
+    cupy = require_cupy("allocating GPU memory")
+    with cupy.cuda.Device(device):
+        room = cupy.cuda.alloc(size)
+    return MemoryBuffer(int(room.ptr), MemoryType.GPU, device, size, room)
+
+
+def require_cupy(purpose: str) -> Any:
+    """The cupy module.
+
+    Raises:
+        UnsupportedError: it is not installed.
+    """
+    try:
+        return importlib.import_module("cupy")
+    except ImportError as error:
+        raise UnsupportedError(f"{purpose} needs cupy: pip install 'tridist[gpu-cuda12]'") from error
+
+
+def has_cupy() -> bool:
+    """Whether GPU memory can be had at all."""
+    try:
+        return importlib.import_module("cupy") is not None
+    except ImportError:
+        return False
+
+
+def parse_device_or_memory_type(value: DeviceOrMemoryType) -> tuple[MemoryType, int]:
+    """Memory type and device of any of the spellings of :data:`DeviceOrMemoryType`.
+
+    Raises:
+        InvalidArgumentError: it is none of them.
+    """
+    if isinstance(value, str):
+        name, _, number = value.partition(":")
+        if name.upper() in MemoryType.__members__ and (number.isdigit() or ":" not in value):
+            return MemoryType[name.upper()], int(number or 0)
+    elif isinstance(value, MemoryType):
+        return value, 0
+    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):  # noqa: PLR2004  # a pair
+        kind, device = value
+        if isinstance(kind, MemoryType):
+            return kind, device
+        if isinstance(kind, DLDeviceType):
+            return _FROM_DEVICE[kind], device
+    raise InvalidArgumentError(f"{value!r} names no memory type")

@@ -1,0 +1,388 @@
+"""A Triton server inside this process."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Union
+
+from tridist.triton.capi.enums import MetricFormat, ModelIndexFlag, ParameterType
+from tridist.triton.capi.library import Library, load_library
+from tridist.triton.delivery import read_arrivals
+from tridist.triton.exceptions import InvalidArgumentError, TritonError, UnavailableError
+from tridist.triton.model import Model
+from tridist.triton.options import Options, core_options, repository_path
+
+_log = logging.getLogger(__name__)
+_READING_INTERVAL = 0.01
+LoadParameter = Union[str, int, bool, bytes]
+
+
+class ModelDictionary(dict[tuple[str, int], Model]):
+    """The models of an index by name and version. A name alone gives the model without a version.
+
+    Args:
+        server: the server.
+        models: the index.
+    """
+
+    def __init__(self, server: Server, models: list[Model]) -> None:
+        super().__init__({(model.name, model.version): model for model in models})
+        self._server = server
+        self._names = {model.name for model in models}
+
+    def __getitem__(self, key: Any) -> Model:
+        if isinstance(key, tuple) and key in self:
+            return super().__getitem__(key)
+        if isinstance(key, str) and key in self._names:
+            return Model(self._server, key)
+        raise KeyError(f"Unknown Model: {key}")
+
+
+class _Use:
+    """A call into the core of a server. A class, because a generator would cost each request several microseconds."""
+
+    __slots__ = ("_server",)
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    def __enter__(self) -> tuple[Library, int]:
+        handle = self._server.enter_core()
+        return load_library()[0], handle
+
+    def __exit__(self, *_: object) -> None:
+        self._server.leave_core()
+
+
+class Server:
+    """A Triton server inside this process, with the official Python API's names.
+
+    Its methods may be called from any thread. Those that load, start and stop wait for the core without holding the
+    GIL: from an event loop call them through ``asyncio.to_thread``.
+
+    Args:
+        options: the options; without them they are made of ``kwargs``.
+        kwargs: fields of :class:`Options`.
+    """
+
+    def __init__(self, options: Options | None = None, **kwargs: Any) -> None:
+        self.options = options if options is not None else Options(**kwargs)
+        self._handle: int | None = None
+        self._users = 0
+        self._idle = threading.Condition()
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    def start(
+        self, wait_until_ready: bool = False, polling_interval: float = 0.1, timeout: float | None = None
+    ) -> Server:
+        """Start, and load the models that the options name.
+
+        Args:
+            wait_until_ready: also wait until :meth:`ready`.
+            polling_interval: seconds between looks.
+            timeout: seconds to wait at most.
+
+        Raises:
+            InvalidArgumentError: it is started already, or an option is invalid.
+            UnavailableError: it was not ready in time; it runs on.
+            TritonError: the core cannot start, or a model cannot be loaded and ``exit_on_error`` is on.
+            MissingExtraError: the Triton wheel is not installed.
+            ConfigurationError: it cannot be used on this machine.
+        """
+        with self._idle:
+            if self._handle is not None:
+                raise InvalidArgumentError("Server already started")
+            library, installation = load_library()
+            handle = ctypes.c_void_p()
+            with core_options(self.options, library, installation) as options:
+                library.ServerNew(ctypes.byref(handle), options)
+            self._handle = handle.value
+        _running.add(self)
+        if wait_until_ready:
+            self._wait_until_ready(polling_interval, timeout)
+        return self
+
+    def _wait_until_ready(self, polling_interval: float, timeout: float | None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self.ready():
+            if deadline is not None and time.monotonic() >= deadline:
+                raise UnavailableError("Timeout before ready")
+            time.sleep(polling_interval)
+
+    def stop(self) -> None:
+        """Let requests finish, unload the models and end the server; it can be started again.
+
+        Order: no new calls, then wait for the calls that run (a model that is loading), then stop the core, which waits
+        for its requests, then delete it. Each wait lasts ``exit_timeout`` seconds at most. Responses that nobody has
+        read are read meanwhile, because the core waits for those too; they stay available to whoever waits for them.
+
+        Raises:
+            InvalidArgumentError: it is not started.
+            UnavailableError: a call into the core still runs after ``exit_timeout``; the server runs on.
+            TritonError: requests did not finish in time. What they hold stays until the process ends.
+        """
+        with self._idle:
+            handle, self._handle = self._started(), None
+            if not self._idle.wait_for(lambda: self._users == 0, timeout=self.options.exit_timeout):
+                self._handle = handle
+                raise UnavailableError("Server cannot stop: a call into it is still running")
+        _running.discard(self)
+        library, _ = load_library()
+        with _reading_arrivals():
+            library.ServerStop(handle)
+            library.ServerDelete(handle)
+
+    def __enter__(self) -> Server:
+        return self if self._handle is not None else self.start(wait_until_ready=True)
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def core(self) -> _Use:
+        """The core and its server object for a ``with`` block, in which the server is not deleted.
+
+        Raises:
+            InvalidArgumentError: it is not started.
+        """
+        return _Use(self)
+
+    def enter_core(self) -> int:
+        """Count one more call into the core; gives the server object."""
+        with self._idle:
+            handle = self._started()
+            self._users += 1
+            return handle
+
+    def leave_core(self) -> None:
+        """Count one call less."""
+        with self._idle:
+            self._users -= 1
+            if self._users == 0:
+                self._idle.notify_all()
+
+    def _started(self) -> int:
+        if self._handle is None:
+            raise InvalidArgumentError("Server not started")
+        return self._handle
+
+    # -- state -----------------------------------------------------------------------------------------------------
+
+    def live(self) -> bool:
+        """Whether it runs (``TRITONSERVER_ServerIsLive``)."""
+        return self._flag("ServerIsLive")
+
+    def ready(self) -> bool:
+        """Whether it takes requests; with ``strict_readiness``, for every model (``TRITONSERVER_ServerIsReady``)."""
+        return self._flag("ServerIsReady")
+
+    def metadata(self) -> dict[str, Any]:
+        """Its name, version and extensions (``TRITONSERVER_ServerMetadata``)."""
+        return json.loads(self.message("ServerMetadata"))  # type: ignore[no-any-return]  # an object, by the API
+
+    def metrics(self, metric_format: MetricFormat = MetricFormat.PROMETHEUS) -> str:
+        """Its metrics as text (``TRITONSERVER_ServerMetrics``).
+
+        Raises:
+            UnsupportedError: the ``metrics`` option is off.
+        """
+        metrics, base, size = ctypes.c_void_p(), ctypes.c_char_p(), ctypes.c_size_t()
+        with self.core() as (library, handle):
+            library.ServerMetrics(handle, ctypes.byref(metrics))
+            try:
+                library.MetricsFormatted(metrics, metric_format, ctypes.byref(base), ctypes.byref(size))
+                return ctypes.string_at(base, size.value).decode()
+            finally:
+                library.MetricsDelete(metrics)
+
+    def message(self, function: str, *arguments: Any) -> bytes:
+        """The JSON of one of the core's functions that give a message."""
+        message, base, size = ctypes.c_void_p(), ctypes.c_char_p(), ctypes.c_size_t()
+        with self.core() as (library, handle):
+            getattr(library, function)(handle, *arguments, ctypes.byref(message))
+            try:
+                library.MessageSerializeToJson(message, ctypes.byref(base), ctypes.byref(size))
+                return ctypes.string_at(base, size.value)
+            finally:
+                library.MessageDelete(message)
+
+    def _flag(self, function: str) -> bool:
+        flag = ctypes.c_bool()
+        with self.core() as (library, handle):
+            getattr(library, function)(handle, ctypes.byref(flag))
+        return flag.value
+
+    # -- models ----------------------------------------------------------------------------------------------------
+
+    def model(self, model_name: str, model_version: int = -1) -> Model:
+        """A model, which is not looked up until it is used.
+
+        Raises:
+            InvalidArgumentError: the server is not started.
+        """
+        with self._idle:
+            self._started()
+        return Model(self, model_name, model_version)
+
+    def models(self, exclude_not_ready: bool = False) -> ModelDictionary:
+        """The models of all repositories with their states (``TRITONSERVER_ServerModelIndex``)."""
+        index = json.loads(self.message("ServerModelIndex", ModelIndexFlag.READY if exclude_not_ready else 0))
+        return ModelDictionary(
+            self,
+            [
+                Model(self, item["name"], int(item.get("version", -1)), item.get("state"), item.get("reason"))
+                for item in index
+            ],
+        )
+
+    def load(self, model_name: str, parameters: Mapping[str, LoadParameter] | None = None) -> Model:
+        """Load or reload a model and wait until that is done (``TRITONSERVER_ServerLoadModelWithParameters``).
+
+        Args:
+            model_name: its name.
+            parameters: ``"config"`` with a configuration in JSON is used instead of the repository's; names such as
+                ``"file:1/model.py"`` with bytes, together with ``"config"``, are used instead of the model's files.
+
+        Raises:
+            TritonError: it cannot be loaded (the text says why), or the mode is not EXPLICIT. A version that was
+                loaded before serves on.
+        """
+        with self.core() as (library, handle):
+            if not parameters:
+                library.ServerLoadModel(handle, model_name.encode())
+            else:
+                with _parameters(library, parameters) as (array, count):
+                    library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
+        return self.model(model_name)
+
+    def unload(
+        self,
+        model: str | Model,
+        unload_dependents: bool = False,
+        wait_until_unloaded: bool = False,
+        polling_interval: float = 0.1,
+        timeout: float | None = None,
+    ) -> None:
+        """Unload a model (``TRITONSERVER_ServerUnloadModel``).
+
+        Args:
+            model: the model or its name.
+            unload_dependents: also the models that were loaded for it (the parts of an ensemble).
+            wait_until_unloaded: wait until it is gone; otherwise the core does that in the background.
+            polling_interval: seconds between looks.
+            timeout: seconds to wait at most; running out of them is no error, as in the official API.
+
+        Raises:
+            TritonError: the mode is not EXPLICIT.
+        """
+        name = model if isinstance(model, str) else model.name
+        with self.core() as (library, handle):
+            if unload_dependents:
+                library.ServerUnloadModelAndDependents(handle, name.encode())
+            else:
+                library.ServerUnloadModel(handle, name.encode())
+        if wait_until_unloaded:
+            deadline = None if timeout is None else time.monotonic() + timeout
+            while self._is_loaded(name) and (deadline is None or time.monotonic() < deadline):
+                time.sleep(polling_interval)
+
+    load_model = load
+    unload_model = unload
+
+    def _is_loaded(self, name: str) -> bool:
+        states = {model.state for (model_name, _), model in self.models().items() if model_name == name}
+        return bool(states - {None, "UNAVAILABLE"})
+
+    def register_model_repository(
+        self, path: str | os.PathLike[str], name_mapping: Mapping[str, str] | None = None
+    ) -> None:
+        """Add a repository (``TRITONSERVER_ServerRegisterModelRepository``).
+
+        Args:
+            path: of the repository.
+            name_mapping: names to give to models other than their folders'; each folder to its name.
+
+        Raises:
+            TritonError: the mode is not EXPLICIT, or the repository is registered already.
+        """
+        with self.core() as (library, handle), _parameters(library, name_mapping or {}) as (array, count):
+            library.ServerRegisterModelRepository(handle, repository_path(path).encode(), array, count)
+
+    def unregister_model_repository(self, path: str | os.PathLike[str]) -> None:
+        """Take a repository away (``TRITONSERVER_ServerUnregisterModelRepository``); loaded models stay."""
+        with self.core() as (library, handle):
+            library.ServerUnregisterModelRepository(handle, repository_path(path).encode())
+
+    def poll_model_repository(self) -> None:
+        """Follow the repositories' changes (``TRITONSERVER_ServerPollModelRepository``); POLL mode only."""
+        with self.core() as (library, handle):
+            library.ServerPollModelRepository(handle)
+
+
+_running: set[Server] = set()
+"""Started servers. Held here, because a server that nobody refers to any more still has threads that call us."""
+
+
+@atexit.register
+def _stop_all() -> None:
+    """Stop what still runs: the core's threads must not call into an interpreter that is gone."""
+    for server in tuple(_running):
+        try:
+            server.stop()
+        except TritonError as error:
+            _log.warning("a Triton server did not stop at exit: %s", error)
+
+
+@contextlib.contextmanager
+def _reading_arrivals() -> Iterator[None]:
+    """Read responses on a thread of their own while this one waits for the core."""
+    finished = threading.Event()
+
+    def read() -> None:
+        while not finished.wait(_READING_INTERVAL):
+            read_arrivals()
+
+    thread = threading.Thread(target=read, name="tridist-triton-stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def _parameters(library: Library, values: Mapping[str, LoadParameter]) -> Iterator[tuple[Any, int]]:
+    """The values as an array of the core's parameter objects, deleted afterwards."""
+    made: list[int] = []
+    try:
+        for name, value in values.items():
+            made.append(_parameter(library, name, value))
+        yield (ctypes.c_void_p * len(made))(*made), len(made)
+    finally:
+        for parameter in made:
+            library.ParameterDelete(parameter)
+
+
+def _parameter(library: Library, name: str, value: LoadParameter) -> int:
+    # The core copies values of the first three kinds, and keeps a pointer to bytes: the caller's mapping holds those.
+    made: int | None = None
+    if isinstance(value, bool):
+        made = library.ParameterNew(name.encode(), ParameterType.BOOL, ctypes.byref(ctypes.c_bool(value)))
+    elif isinstance(value, int):
+        made = library.ParameterNew(name.encode(), ParameterType.INT, ctypes.byref(ctypes.c_int64(value)))
+    elif isinstance(value, str):
+        made = library.ParameterNew(name.encode(), ParameterType.STRING, value.encode())
+    elif isinstance(value, bytes):
+        made = library.ParameterBytesNew(name.encode(), value, len(value))
+    if made is None:
+        raise InvalidArgumentError(f"parameter {name}: {type(value).__name__} is no type of a load parameter")
+    return made
