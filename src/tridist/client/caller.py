@@ -1,0 +1,157 @@
+"""Posting requests over a pair of planes: what a client and an operator that calls others have in common."""
+
+from __future__ import annotations
+
+import math
+import time
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from tridist.client.outgoing import Outgoing
+from tridist.client.pending import PendingResponse
+from tridist.client.remote_tensor import ReferenceScope
+from tridist.client.response import Response, open_response
+from tridist.errors import InvalidArgumentError
+from tridist.icp.data_plane import DataPlane
+from tridist.icp.devices import HOST, Device
+from tridist.icp.messages import InferenceRequest, Parameter
+from tridist.icp.request_plane import RequestPlane
+
+DEFAULT_TIMEOUT = 60.0
+"""Seconds that a request may take when the caller does not say; ``None`` lifts the limit."""
+
+_LEASE_MARGIN = 30.0
+"""Seconds that inputs outlive their request's deadline, for a worker whose clock runs behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a request that an operator works on hands down to the requests that it makes.
+
+    Attributes:
+        deadline: no nested request outlives it.
+        trace_context: nested requests carry it on.
+        scope: unresolved outputs of nested requests are released with it.
+    """
+
+    deadline: float | None = None
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    scope: ReferenceScope | None = None
+
+
+SURROUNDINGS: ContextVar[Surroundings] = ContextVar("tridist_surroundings")
+"""Set while an operator works on a request, so that its nested requests find what they inherit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOptions:
+    """How one request is made; see `Caller.post_request`."""
+
+    version: int = 1
+    requested_outputs: tuple[str, ...] = ()
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    priority: int = 0
+    timeout: float | None = DEFAULT_TIMEOUT
+    component_id: str | None = None
+    request_id: str | None = None
+    trace_context: Mapping[str, str] = field(default_factory=dict)
+    resolve: bool = True
+    device: Device | str | int = HOST
+
+
+class Caller:
+    """Posts requests and opens their responses.
+
+    Args:
+        request_plane: carries the messages; open.
+        data_plane: carries the tensors; open.
+        timeout: seconds for requests that name none.
+    """
+
+    def __init__(
+        self, request_plane: RequestPlane, data_plane: DataPlane, *, timeout: float | None = DEFAULT_TIMEOUT
+    ) -> None:
+        self._requests = request_plane
+        self._tensors = data_plane
+        self._timeout = timeout
+
+    def post_request(self, operator: str, inputs: Mapping[str, Any] | None = None, **options: Any) -> PendingResponse:
+        """Post a request to an operator.
+
+        Args:
+            operator: its name.
+            inputs: tensors by name: anything that `Tensor.of` takes, a `RemoteTensor` to pass on, or one of these in
+                `by_reference` or `inline`. Do not write to the arrays before the answer is there.
+            options: the fields of `CallOptions`: ``version`` (1), ``requested_outputs`` (all), ``parameters``,
+                ``priority`` (0, higher is more urgent), ``timeout`` (seconds, None for no limit), ``component_id`` (one
+                worker instead of any), ``request_id`` (made up), ``trace_context``, ``resolve`` (True; False gives
+                `RemoteTensor` outputs), ``device`` (where resolved outputs go: ``"cpu"``, ``"cuda:0"``, a GPU's
+                number).
+
+        Returns:
+            Await it for the one answer, or iterate over it; see `PendingResponse` for what that raises.
+        """
+        options.setdefault("timeout", self._timeout)
+        try:
+            chosen = CallOptions(**options)
+        except TypeError as error:
+            known = ", ".join(CallOptions.__dataclass_fields__)
+            raise InvalidArgumentError("options", sorted(options), f"are not all among {known}") from error
+        return PendingResponse(lambda: self._responses(operator, inputs or {}, chosen))
+
+    async def _responses(
+        self, operator: str, inputs: Mapping[str, Any], options: CallOptions
+    ) -> AsyncGenerator[Response, None]:
+        around = SURROUNDINGS.get(_NOWHERE)
+        device = Device.parse(options.device)
+        deadline = _deadline(options.timeout, around.deadline)
+        lease = math.inf if deadline is None else max(deadline - time.time(), 0) + _LEASE_MARGIN
+        outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
+        scope = ReferenceScope() if around.scope is None else around.scope
+        try:
+            request = _message(operator, outgoing.put_all(inputs, "inputs"), options, deadline, around)
+            stream = await self._requests.post_request(request, component_id=options.component_id)
+            async with aclosing(stream):
+                answered = False
+                async for message in stream:
+                    response = await open_response(
+                        message, self._tensors, scope, resolve=options.resolve, device=device
+                    )
+                    # The end of a stream carries nothing: whoever iterates has seen the last answer already.
+                    if not (answered and response.final and not response.outputs and not response.parameters):
+                        answered = True
+                        yield response
+        finally:
+            await outgoing.made.close()
+
+
+_NOWHERE = Surroundings()
+
+
+def _deadline(timeout: float | None, outer: float | None) -> float | None:
+    if timeout is None:
+        return outer
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
+        raise InvalidArgumentError("timeout", timeout, "must be a number of seconds above 0, or None")
+    own = time.time() + timeout
+    return own if outer is None else min(own, outer)
+
+
+def _message(
+    operator: str, inputs: Mapping[str, Any], options: CallOptions, deadline: float | None, around: Surroundings
+) -> InferenceRequest:
+    return InferenceRequest(
+        id=options.request_id or uuid.uuid4().hex,
+        operator=operator,
+        version=options.version,
+        inputs=inputs,
+        requested_outputs=tuple(options.requested_outputs),
+        parameters=options.parameters,
+        priority=options.priority,
+        deadline=deadline,
+        trace_context=options.trace_context or around.trace_context,
+    )

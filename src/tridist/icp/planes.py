@@ -1,0 +1,131 @@
+"""The pair of planes that a component is on, chosen by the scheme of a URL.
+
+nats://, tls://, ws://, wss://   NatsRequestPlane and UcpDataPlane
+memory://<name>                  both in-memory planes; components of one process meet by the name
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from tridist.errors import ConfigurationError
+from tridist.icp.data_plane import DataPlane
+from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
+from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
+from tridist.icp.request_plane import RequestPlane
+from tridist.icp.subjects import check_name
+from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+
+URL_VARIABLE = "TRIDIST_URL"
+NAMESPACE_VARIABLE = "TRIDIST_NAMESPACE"
+DEFAULT_URL = "nats://127.0.0.1:4222"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanesConfig:
+    """Which planes, and how to open them.
+
+    Attributes:
+        url: the NATS server, several of a cluster separated by commas, or ``memory://name``. By default what the
+            environment's ``TRIDIST_URL`` says, else ``nats://127.0.0.1:4222``.
+        namespace: keeps deployments that share a server apart; by default ``TRIDIST_NAMESPACE``, else ``default``.
+        nats: credentials, TLS and time-outs of the connection; its own URLs and namespace are not used.
+        streams: how request streams are made.
+        delivery: how requests are delivered to workers.
+        tensors: the data plane's settings.
+
+    Raises:
+        ConfigurationError: the URL has a scheme that no plane serves.
+        InvalidNameError: the namespace cannot be part of a subject.
+    """
+
+    url: str = field(default_factory=lambda: os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    namespace: str = field(default_factory=lambda: os.environ.get(NAMESPACE_VARIABLE) or "default")
+    nats: NatsConfig = field(default_factory=NatsConfig)
+    streams: StreamConfig = field(default_factory=StreamConfig)
+    delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
+    tensors: UcpDataPlaneConfig = field(default_factory=UcpDataPlaneConfig)
+
+    def __post_init__(self) -> None:
+        check_name("namespace", self.namespace)
+        if self.scheme not in _SCHEMES:
+            raise ConfigurationError("url", self.scheme, f"has a scheme that is none of {', '.join(_SCHEMES)}")
+
+    @classmethod
+    def of(cls, url: str | None = None, **options: Any) -> PlanesConfig:
+        """A configuration of a URL (None for the default) and other fields.
+
+        Raises:
+            ConfigurationError: an option is not one of the fields.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(options) - known)
+        if unknown:
+            raise ConfigurationError("options", unknown, f"are not among {sorted(known)}")
+        return cls(**options) if url is None else cls(url=url, **options)
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme; a plain ``host:port`` counts as ``nats``."""
+        return urlsplit(self.url).scheme if "://" in self.url else "nats"
+
+
+class Planes:
+    """A component's two planes; opened and closed together.
+
+    Args:
+        config: which ones.
+    """
+
+    def __init__(self, config: PlanesConfig) -> None:
+        self.requests: RequestPlane
+        self.tensors: DataPlane
+        self.requests, self.tensors = _SCHEMES[config.scheme](config)
+
+    async def open(self) -> None:
+        """Open both, or neither; raises what either raises."""
+        await self.requests.open()
+        try:
+            await self.tensors.open()
+        except BaseException:
+            await self.requests.abort()
+            raise
+
+    async def close(self) -> None:
+        """Close the data plane, then the request plane: acks of requests are the last thing to be flushed."""
+        try:
+            await self.tensors.close()
+        finally:
+            await self.requests.close()
+
+
+def _over_network(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
+    urls = tuple(url.strip() for url in config.url.split(",") if url.strip())
+    nats = replace(config.nats, urls=urls, namespace=config.namespace)
+    return NatsRequestPlane(nats, config.streams, config.delivery), UcpDataPlane(config.tensors)
+
+
+_brokers: dict[str, MemoryBroker] = {}
+"""The brokers of this process by name: what servers are to the network."""
+
+
+def _in_memory(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
+    broker = _brokers.setdefault(config.url, MemoryBroker())
+    tensors = config.tensors
+    return (
+        MemoryRequestPlane(broker, namespace=config.namespace),
+        MemoryDataPlane(inline_threshold=tensors.inline_threshold, lease=tensors.lease),
+    )
+
+
+_SCHEMES: dict[str, Callable[[PlanesConfig], tuple[RequestPlane, DataPlane]]] = {
+    "nats": _over_network,
+    "tls": _over_network,
+    "ws": _over_network,
+    "wss": _over_network,
+    "memory": _in_memory,
+}

@@ -1,0 +1,146 @@
+"""The contract of an operator, and what it is given."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+from tridist.client import Caller, RemoteOperator
+from tridist.errors import InvalidArgumentError
+from tridist.icp.messages import InferenceRequest, Parameter
+from tridist.operators.resources import SharedResources
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorContext:
+    """An operator's place in its worker.
+
+    Attributes:
+        name: the operator's name.
+        version: its version.
+        component_id: the worker.
+        parameters: from the operator's configuration; plain data of any depth.
+        repository: a folder of models, when one is configured.
+        max_in_flight: how many requests it is given at a time.
+        caller: posts requests to other operators.
+        resources: what it shares with the worker's other operators.
+        logger: its logger, ``tridist.operator.<name>``.
+    """
+
+    name: str
+    version: int
+    component_id: str
+    parameters: Mapping[str, Any]
+    repository: str | None
+    max_in_flight: int
+    caller: Caller
+    resources: SharedResources
+    logger: logging.Logger
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperatorRequest:
+    """A request as an operator sees it.
+
+    Attributes:
+        inputs: by name: what the operator's `receives` says; arrays (numpy) and tensors are its own to write to.
+        message: everything else as it came: id, parameters, requested outputs, priority, deadline, trace context.
+        attempt: which delivery of the request this is, from 1; above 1 an earlier one was broken off.
+    """
+
+    inputs: Mapping[str, Any]
+    message: InferenceRequest
+    attempt: int = 1
+
+    @property
+    def id(self) -> str:
+        """The request's id."""
+        return self.message.id
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """The request's parameters."""
+        return self.message.parameters
+
+    @property
+    def requested_outputs(self) -> tuple[str, ...]:
+        """The outputs that the client wants; empty means all. The worker drops what was not asked for."""
+        return self.message.requested_outputs
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, or None without one."""
+        return self.message.remaining()
+
+    def __getitem__(self, name: str) -> Any:
+        """The input called ``name``.
+
+        Raises:
+            InvalidArgumentError: the request has none of that name.
+        """
+        try:
+            return self.inputs[name]
+        except KeyError:
+            raise InvalidArgumentError(f"inputs.{name}", sorted(self.inputs), "is missing") from None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OperatorResponse:
+    """An answer with parameters; an operator that has none returns the outputs alone.
+
+    Attributes:
+        outputs: by name: anything that `Tensor.of` takes, a `RemoteTensor` to hand on, or these in `by_reference` or
+            `inline`.
+        parameters: whatever the operator wants to add.
+    """
+
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+
+
+class Operator(ABC):
+    """Base of all operators.
+
+    A worker makes one instance without arguments, calls `set_up` once, `execute` for each request (many at a time, up
+    to the configured number in flight), and `tear_down` once at the end.
+
+    Attributes:
+        receives: ``"arrays"`` (inputs are fetched before `execute`), ``"tensors"`` (fetched too, and given as
+            `Tensor`), or ``"references"`` (not fetched: `RemoteTensor` objects, which pass through untouched when they
+            are sent on).
+        context: set before `set_up`.
+    """
+
+    receives: ClassVar[Literal["arrays", "references", "tensors"]] = "arrays"
+    context: OperatorContext
+
+    async def set_up(self) -> None:  # noqa: B027 (optional to override)
+        """Get ready; what is raised here keeps the worker from starting."""
+
+    @abstractmethod
+    def execute(self, request: OperatorRequest) -> Any:
+        """Answer a request.
+
+        Write it in one of four forms; the worker tells them apart by how it is defined:
+
+        - ``async def`` returning outputs: one answer;
+        - ``async def`` yielding outputs: an answer each time;
+        - ``def`` returning outputs, or ``def`` yielding them: the same, run in a thread so that the worker goes on.
+
+        Outputs are a mapping of names to tensors, or an `OperatorResponse`. A `TridistError` that is raised reaches the
+        client as it is, anything else as `OperatorError`.
+        """
+
+    async def tear_down(self) -> None:  # noqa: B027 (optional to override)
+        """Let go of what `set_up` took; called even when `set_up` raised."""
+
+    def remote(self, name: str, *, version: int = 1, component_id: str | None = None) -> RemoteOperator:
+        """Another operator; requests to it inherit the deadline and trace context of the one being worked on."""
+        return RemoteOperator(name, self.context.caller, version=version, component_id=component_id)
+
+    @property
+    def logger(self) -> logging.Logger:
+        """The operator's logger."""
+        return self.context.logger

@@ -1,0 +1,111 @@
+"""Plain functions as operators."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from typing_extensions import override
+
+from tridist.errors import InvalidArgumentError
+from tridist.operators.base import Operator, OperatorRequest
+
+F = TypeVar("F", bound=Callable[..., Any])
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class FunctionOperator(Operator):
+    """An operator made of a function whose arguments are the inputs' names.
+
+    A request whose inputs are not the function's arguments is refused with the names. Arguments with a default are
+    optional inputs; ``**inputs`` takes any. What it returns is the outputs: a mapping, or one array, which is then
+    called ``"output"``.
+
+    Args:
+        function: sync (run in a thread) or async, returning or yielding.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._signature = inspect.signature(function)
+        self._takes_any = any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values())
+        for parameter in self._signature.parameters.values():
+            if parameter.kind not in (*_BY_NAME, parameter.VAR_KEYWORD):
+                raise InvalidArgumentError("function", parameter.name, "takes an argument that has no name for inputs")
+        # The worker tells the forms apart by how `execute` is defined: take the form of the function.
+        self.execute = _FORMS[_form(function)].__get__(self)  # type: ignore[method-assign]
+
+    @override
+    def execute(self, request: OperatorRequest) -> Any:
+        return self._call(request)
+
+    def _call(self, request: OperatorRequest) -> Any:
+        return self._function(**self._arguments(request.inputs))
+
+    def _arguments(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        known = self._signature.parameters
+        unknown = [] if self._takes_any else sorted(set(inputs) - set(known))
+        if unknown:
+            raise InvalidArgumentError("inputs", unknown, f"are not among {sorted(known)}")
+        missing = [
+            name
+            for name, parameter in known.items()
+            if parameter.kind in _BY_NAME and parameter.default is parameter.empty and name not in inputs
+        ]
+        if missing:
+            raise InvalidArgumentError("inputs", sorted(inputs), f"lack {missing}")
+        return inputs
+
+
+def operator(function: F) -> F:
+    """Mark a function as an operator, for `OperatorConfig` and ``module:function`` in deployment files.
+
+    The function itself stays as it is and can be called and tested like any other.
+    """
+    FunctionOperator(function)
+    function.__tridist_operator__ = True  # type: ignore[attr-defined]
+    return function
+
+
+def named(answer: Any) -> Any:
+    """One array becomes the output called ``"output"``."""
+    return {"output": answer} if answer is not None and not _is_outputs(answer) else answer
+
+
+def _is_outputs(answer: Any) -> bool:
+    return isinstance(answer, Mapping) or hasattr(answer, "outputs")
+
+
+def _form(function: Callable[..., Any]) -> str:
+    if inspect.isasyncgenfunction(function):
+        return "async generator"
+    if inspect.isgeneratorfunction(function):
+        return "generator"
+    return "coroutine" if inspect.iscoroutinefunction(function) else "plain"
+
+
+async def _async_generator(self: FunctionOperator, request: OperatorRequest) -> Any:
+    async for answer in self._call(request):
+        yield named(answer)
+
+
+def _generator(self: FunctionOperator, request: OperatorRequest) -> Any:
+    for answer in self._call(request):
+        yield named(answer)
+
+
+async def _coroutine(self: FunctionOperator, request: OperatorRequest) -> Any:
+    return named(await self._call(request))
+
+
+def _plain(self: FunctionOperator, request: OperatorRequest) -> Any:
+    return named(self._call(request))
+
+
+_FORMS: dict[str, Any] = {
+    "async generator": _async_generator,
+    "generator": _generator,
+    "coroutine": _coroutine,
+    "plain": _plain,
+}

@@ -1,0 +1,160 @@
+"""Triton models as operators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from typing_extensions import override
+
+from tridist.errors import ConfigurationError, InvalidArgumentError, ModelError, OperatorLoadError
+from tridist.icp.messages import InferenceRequest, Parameter
+from tridist.operators.base import Operator, OperatorRequest, OperatorResponse
+from tridist.operators.model_config import merged_config
+from tridist.operators.triton_core import TritonCore
+from tridist.operators.triton_tensors import from_triton, to_triton
+
+_MICROSECONDS = 1_000_000
+_OWN_PARAMETERS = frozenset({"model", "config"})
+_CONTROL = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
+"""Request parameters with a meaning of Triton's own (KServe "sequence", "schedule policy" extensions of Triton)."""
+
+
+class TritonOperator(Operator):
+    """A model of a Triton model repository, run by the Triton core inside the worker's process.
+
+    Operator parameters: ``model``, its name in the repository (by default the operator's name); ``config``, a model
+    configuration merged over ``config.pbtxt`` (see `merged_config`).
+
+    Many requests run at once, so that Triton batches and spreads them as the model's configuration says. A decoupled
+    model answers many times, any other once. Of a request pass through: its id, requested outputs, parameters, and the
+    parameters ``sequence_id`` (number or text), ``sequence_start``, ``sequence_end``, ``priority`` and ``timeout``
+    (microseconds in the queue) with Triton's meaning. Without the last two, Triton's priority follows the request's own
+    (higher is more urgent there, lower here) where the model has priority levels, and its timeout is what remains until
+    the deadline; Triton observes it where the model allows it.
+    """
+
+    receives: ClassVar[Literal["arrays", "references", "tensors"]] = "tensors"
+
+    def __init__(self) -> None:
+        self._core: TritonCore
+        self._model: Any = None
+        self._name = ""
+        self._levels = 0
+        self._default_level = 0
+
+    @override
+    async def set_up(self) -> None:
+        parameters, context = self.context.parameters, self.context
+        unknown = sorted(set(parameters) - _OWN_PARAMETERS)
+        if unknown:
+            raise ConfigurationError("parameters", unknown, f"are not among {sorted(_OWN_PARAMETERS)}")
+        if not context.repository:
+            raise OperatorLoadError(context.name, "it has no model repository")
+        self._name = str(parameters.get("model", context.name))
+        config = self._config(parameters.get("config"), Path(context.repository) / self._name)
+        self._core = await context.resources.get(TritonCore, TritonCore.open)
+        self._model = await self._core.load(context.name, context.repository, self._name, config)
+        self._read_config(self._model.config())
+
+    @override
+    async def tear_down(self) -> None:
+        if self._model is not None:
+            await self._core.unload(self._name)
+
+    @override
+    async def execute(self, request: OperatorRequest) -> OperatorResponse:
+        """Answer once; a model that turns out to be decoupled gets the other form when it is loaded."""
+        answer = OperatorResponse()
+        async for response in self._infer(request):
+            answer = response
+        return answer
+
+    async def _execute_decoupled(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
+        async with aclosing(self._infer(request)) as responses:
+            async for response in responses:
+                if response.outputs or response.parameters:
+                    yield response
+
+    def _config(self, override: object, model_folder: Path) -> dict[str, Any] | None:
+        if override is None:
+            return None
+        if not isinstance(override, Mapping):
+            raise ConfigurationError("parameters.config", override, "is not a map")
+        return merged_config(model_folder, override)
+
+    def _read_config(self, config: Mapping[str, Any]) -> None:
+        if config.get("model_transaction_policy", {}).get("decoupled"):
+            self.execute = self._execute_decoupled  # type: ignore[assignment,method-assign]  # the other form
+        batching = config.get("dynamic_batching") or {}
+        self._levels = int(batching.get("priority_levels", 0))
+        self._default_level = int(batching.get("default_priority_level", 0))
+
+    async def _infer(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
+        provider = self._core.provider
+        finished = False
+        responses: Any = None
+        try:
+            responses = self._model.async_infer(**self._arguments(request))
+            async for response in responses:
+                finished = response.final
+                outputs = {name: from_triton(tensor, provider) for name, tensor in response.outputs.items()}
+                yield OperatorResponse(outputs, response.parameters)
+            finished = True
+        except provider.TritonError as error:
+            finished = True
+            raise ModelError(self._name, provider.error_code(error), str(error)) from error
+        finally:
+            # Left early (cancelled, past its deadline): the core should not go on for nobody.
+            if responses is not None and not finished:
+                responses.cancel()
+
+    def _arguments(self, request: OperatorRequest) -> dict[str, Any]:
+        message, provider = request.message, self._core.provider
+        arguments: dict[str, Any] = {
+            "request_id": message.id,
+            "inputs": {name: to_triton(tensor, provider) for name, tensor in request.inputs.items()},
+            "parameters": {name: value for name, value in message.parameters.items() if name not in _CONTROL},
+            "priority": self._priority(message),
+            "timeout": _timeout(message),
+            **_sequence(message.parameters, provider),
+        }
+        if message.requested_outputs:
+            arguments["requested_outputs"] = list(message.requested_outputs)
+        return arguments
+
+    def _priority(self, message: InferenceRequest) -> int:
+        given = _integer(message.parameters, "priority")
+        if given or not (self._levels and message.priority):
+            return given
+        return min(max(self._default_level - message.priority, 1), self._levels)
+
+
+def _timeout(message: InferenceRequest) -> int:
+    given, remaining = _integer(message.parameters, "timeout"), message.remaining()
+    if given or remaining is None:
+        return given
+    return max(int(remaining * _MICROSECONDS), 1)
+
+
+def _sequence(parameters: Mapping[str, Parameter], provider: Any) -> dict[str, Any]:
+    sequence_id = parameters.get("sequence_id")
+    if sequence_id is None:
+        return {}
+    if isinstance(sequence_id, bool) or not isinstance(sequence_id, (int, str)):
+        raise InvalidArgumentError("parameters.sequence_id", sequence_id, "is neither a whole number nor a text")
+    flags = 0
+    if parameters.get("sequence_start"):
+        flags |= int(provider.RequestFlag.SEQUENCE_START)
+    if parameters.get("sequence_end"):
+        flags |= int(provider.RequestFlag.SEQUENCE_END)
+    return {"correlation_id": sequence_id, "flags": flags}
+
+
+def _integer(parameters: Mapping[str, Parameter], name: str) -> int:
+    value = parameters.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidArgumentError(f"parameters.{name}", value, "is not a whole number from 0")
+    return value

@@ -1,0 +1,139 @@
+"""From one pulled request to its responses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from tridist.client import ReferenceScope, RemoteTensor
+from tridist.client.caller import SURROUNDINGS, Surroundings
+from tridist.client.outgoing import Outgoing
+from tridist.errors import DeadlineExceededError, InvalidArgumentError, OperatorError, TridistError
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
+from tridist.icp.planes import Planes
+from tridist.icp.request_plane import Delivery
+from tridist.operators import Operator, OperatorRequest, OperatorResponse
+from tridist.operators.execution import Execution
+
+
+class Answering:
+    """Runs one operator for one delivery after the other and posts what it answers.
+
+    Args:
+        operator: set up.
+        execution: how it is run.
+        planes: where inputs come from and responses go.
+    """
+
+    def __init__(self, operator: Operator, execution: Execution, planes: Planes) -> None:
+        self._operator = operator
+        self._execution = execution
+        self._planes = planes
+
+    async def answer(self, delivery: Delivery) -> bool:
+        """Post every response to ``delivery``; returns whether it went without an error.
+
+        Raises:
+            PlaneError: the final response could not be posted: nobody has heard of the outcome.
+        """
+        conversation = _Conversation(delivery, self._planes, streams=self._execution.streams)
+        try:
+            await self._within_deadline(delivery, conversation)
+        except TridistError as error:
+            await conversation.fail(error)
+            return False
+        except Exception as error:
+            self._operator.logger.exception("request %s: the operator raised", delivery.request.id)
+            await conversation.fail(OperatorError(self._operator.context.name, error))
+            return False
+        finally:
+            await conversation.scope.close()
+        return True
+
+    async def _within_deadline(self, delivery: Delivery, conversation: _Conversation) -> None:
+        try:
+            await asyncio.wait_for(self._run(delivery, conversation), delivery.request.remaining())
+        except asyncio.TimeoutError:
+            request = delivery.request
+            remaining = request.remaining()
+            if remaining is None or remaining > 0:
+                raise  # not our deadline: the operator's own business with time
+            raise DeadlineExceededError(request.id, request.operator, "running") from None
+
+    async def _run(self, delivery: Delivery, conversation: _Conversation) -> None:
+        message = delivery.request
+        SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope))
+        inputs = await self._open_inputs(message.inputs)
+        async with aclosing(self._execution.responses(OperatorRequest(inputs, message, delivery.attempt))) as answers:
+            async for answer in answers:
+                await conversation.post(answer, final=not self._execution.streams)
+        if self._execution.streams:
+            await conversation.post(OperatorResponse(), final=True)
+
+    async def _open_inputs(self, references: Mapping[str, TensorReference]) -> dict[str, Any]:
+        plane = self._planes.tensors
+        if self._operator.receives == "references":
+            return {name: RemoteTensor(reference, plane, borrowed=True) for name, reference in references.items()}
+        tensors = await asyncio.gather(*(plane.get(reference) for reference in references.values()))
+        values = tensors if self._operator.receives == "tensors" else [tensor.array() for tensor in tensors]
+        return dict(zip(references, values, strict=True))
+
+
+class _Conversation:
+    """The responses to one request, numbered."""
+
+    def __init__(self, delivery: Delivery, planes: Planes, *, streams: bool) -> None:
+        self.scope = ReferenceScope()
+        self._request = delivery.request
+        self._attempt = delivery.attempt
+        self._planes = planes
+        self._sequence = 0
+        self._streams = streams
+
+    async def post(self, answer: OperatorResponse, *, final: bool) -> None:
+        """Put the outputs and post them."""
+        outputs = {} if final and self._streams else _requested(self._request, answer.outputs)
+        outgoing = Outgoing(self._planes.tensors, self._planes.requests.max_payload)
+        try:
+            references = outgoing.put_all(await self._own(outputs), "outputs")
+            await self._send(final=final, outputs=references, parameters=answer.parameters)
+        except BaseException:
+            await outgoing.made.close()
+            raise
+        for value in outputs.values():
+            if isinstance(value, RemoteTensor):
+                value.hand_over()
+
+    async def fail(self, error: TridistError) -> None:
+        """Post an error; it ends the request."""
+        await self._send(final=True, error=ErrorInfo.of(error))
+
+    async def _own(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Outputs belong to their receiver: what only was lent to us gets a reference of its own."""
+        owned = dict(outputs)
+        for name, value in outputs.items():
+            if isinstance(value, RemoteTensor) and value.borrowed:
+                owned[name] = await value.keep()
+        return owned
+
+    async def _send(self, **fields: Any) -> None:
+        response = InferenceResponse(
+            request_id=self._request.id,
+            sequence=self._sequence,
+            component_id=self._planes.requests.component_id,
+            attempt=self._attempt,
+            **fields,
+        )
+        await self._planes.requests.post_response(response, self._request)
+        self._sequence += 1
+
+
+def _requested(request: InferenceRequest, outputs: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not request.requested_outputs:
+        return outputs
+    missing = [name for name in request.requested_outputs if name not in outputs]
+    if missing:
+        raise InvalidArgumentError("requested_outputs", missing, f"are not among the outputs {sorted(outputs)}")
+    return {name: outputs[name] for name in request.requested_outputs}

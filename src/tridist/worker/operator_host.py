@@ -1,0 +1,145 @@
+"""One operator in a worker: what pulls its requests, and the requests that run."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+from tridist.client import Caller
+from tridist.errors import OperatorLoadError, TridistError
+from tridist.icp.planes import Planes
+from tridist.icp.request_plane import Delivery, RequestPuller
+from tridist.icp.status import OperatorStatus
+from tridist.operators import Operator, OperatorContext, SharedResources
+from tridist.operators.execution import Execution
+from tridist.worker.answering import Answering
+from tridist.worker.config import OperatorConfig
+from tridist.worker.loader import load_operator
+
+_log = logging.getLogger(__name__)
+
+
+class OperatorHost:
+    """Sets an operator up, feeds it, and takes it down.
+
+    Pulling and executing are separate: the pull loop only starts tasks, so that a slow request never delays the next.
+
+    Args:
+        config: which operator.
+        planes: where its requests come from; open before `start_pulling`.
+        resources: what it shares with the worker's other operators.
+    """
+
+    def __init__(self, config: OperatorConfig, planes: Planes, resources: SharedResources) -> None:
+        self._config = config
+        self._planes = planes
+        self._resources = resources
+        self._threads = ThreadPoolExecutor(config.max_in_flight, thread_name_prefix=f"operator-{config.name}")
+        self._operator: Operator | None = None
+        self._puller: RequestPuller | None = None
+        self._pulling: asyncio.Task[None] | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._completed = 0
+        self._failed = 0
+
+    async def set_up(self) -> None:
+        """Load the operator and let it get ready.
+
+        Raises:
+            OperatorLoadError: it cannot be loaded, or its `set_up` raised.
+            MissingExtraError: it needs a package that is not installed.
+        """
+        operator = load_operator(self._config)
+        operator.context = self._context()
+        self._operator = operator
+        try:
+            await operator.set_up()
+        except TridistError:
+            raise
+        except Exception as error:
+            raise OperatorLoadError(self._config.name, f"{type(error).__name__}: {error}") from error
+
+    async def start_pulling(self) -> None:
+        """Take requests from now on."""
+        if self._operator is None:
+            raise RuntimeError("set_up comes first")
+        answering = Answering(self._operator, Execution(self._operator.execute, self._threads), self._planes)
+        self._puller = await self._planes.requests.pull_requests(
+            self._config.name, self._config.version, slots=self._config.max_in_flight
+        )
+        self._pulling = asyncio.create_task(self._pull(self._puller, answering))
+
+    async def stop_pulling(self) -> None:
+        """Take no more requests; those that run go on."""
+        if self._puller is not None:
+            await self._puller.stop()
+        if self._pulling is not None:
+            await asyncio.gather(self._pulling, return_exceptions=True)
+
+    async def finish(self, grace_period: float) -> None:
+        """Wait for the requests that run; after ``grace_period`` seconds cancel them and give them back."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=grace_period)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._puller is not None:
+            await self._puller.close()
+
+    async def tear_down(self) -> None:
+        """Let the operator go; what it raises is logged, for the rest of the worker has to end too."""
+        if self._operator is not None:
+            try:
+                await self._operator.tear_down()
+            except Exception:  # noqa: BLE001 (user code)
+                _log.exception("operator %r: tear_down raised", self._config.name)
+        # A thread that hangs in user code must not keep the worker from ending.
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def status(self) -> OperatorStatus:
+        """The operator's counters."""
+        return OperatorStatus(
+            self._config.name,
+            self._config.version,
+            slots=self._config.max_in_flight,
+            running=len(self._running),
+            completed=self._completed,
+            failed=self._failed,
+        )
+
+    async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
+        async for delivery in puller:
+            task = asyncio.create_task(self._serve(delivery, answering))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _serve(self, delivery: Delivery, answering: Answering) -> None:
+        try:
+            succeeded = await answering.answer(delivery)
+        except asyncio.CancelledError:
+            await delivery.give_back()
+            raise
+        except Exception:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
+            # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
+            _log.exception("request %s: its response could not be posted", delivery.request.id)
+            self._failed += 1
+            await delivery.give_back(delay=1.0)
+            return
+        self._completed += succeeded
+        self._failed += not succeeded
+        await delivery.ack()
+
+    def _context(self) -> OperatorContext:
+        config, planes = self._config, self._planes
+        return OperatorContext(
+            name=config.name,
+            version=config.version,
+            component_id=planes.requests.component_id,
+            parameters=config.parameters,
+            repository=config.repository,
+            max_in_flight=config.max_in_flight,
+            caller=Caller(planes.requests, planes.tensors),
+            resources=self._resources,
+            logger=logging.getLogger(f"tridist.operator.{config.name}"),
+        )
