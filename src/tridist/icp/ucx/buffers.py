@@ -1,0 +1,109 @@
+"""Host memory to receive into, used again once nobody looks at it any more.
+
+Fresh memory costs a page fault per page while UCX copies into it. See docs of `BufferPool` for what that means.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+
+_SMALLEST = 1 << 20
+"""Bytes below which the C library's own free lists keep memory warm."""
+
+_IDLE = 10.0
+"""Seconds after which memory that nobody asked for goes back to the system."""
+
+_WASTE = 1.25
+"""How much larger than asked for a used buffer may be."""
+
+
+@dataclass(eq=False, slots=True)
+class _Block:
+    memory: Bytes
+    since: float = 0.0
+
+
+class _Loan:
+    """What an array of the pool has as its base: it dies with the last view of the memory, wherever that is."""
+
+    __slots__ = ("__array_interface__", "__weakref__")
+
+    def __init__(self, memory: Bytes, size: int) -> None:
+        address = memory.__array_interface__["data"][0]
+        self.__array_interface__: dict[str, Any] = {
+            "shape": (size,),
+            "typestr": "|u1",
+            "data": (address, False),
+            "version": 3,
+        }
+
+
+class BufferPool:
+    """Receive buffers of one plane.
+
+    `take` and `trim` belong on one thread; arrays may be dropped on any.
+
+    Args:
+        limit: bytes of unused memory to keep; 0 keeps none.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        # A deque, since its append is atomic: arrays die on other threads, and inside the garbage collector, where a
+        # lock could be ours already.
+        self._free: deque[_Block] = deque()
+
+    def take(self, size: int) -> Bytes:
+        """A writable array of ``size`` bytes, contents undefined.
+
+        Raises:
+            MemoryError: there is no such amount.
+        """
+        if size < _SMALLEST or not self._limit:
+            return np.empty(size, dtype=np.uint8)
+        block = self._find(size) or _Block(np.empty(size, dtype=np.uint8))
+        loan = _Loan(block.memory, size)
+        finalizer = weakref.finalize(loan, self._give_back, weakref.ref(self), block)
+        finalizer.atexit = False
+        return np.asarray(loan)
+
+    def trim(self) -> None:
+        """Let memory go that nobody has asked for lately."""
+        oldest = time.monotonic() - _IDLE
+        for block in tuple(self._free):
+            if block.since < oldest:
+                self._free.remove(block)
+
+    def clear(self) -> None:
+        """Let all unused memory go, and keep none from now on."""
+        self._limit = 0
+        self._free.clear()
+
+    @property
+    def unused(self) -> int:
+        """Bytes that wait for their next use."""
+        return sum(block.memory.nbytes for block in tuple(self._free))
+
+    def _find(self, size: int) -> _Block | None:
+        fitting = [block for block in tuple(self._free) if size <= block.memory.nbytes <= size * _WASTE]
+        if not fitting:
+            return None
+        best = min(fitting, key=lambda block: block.memory.nbytes)
+        self._free.remove(best)
+        return best
+
+    @staticmethod
+    def _give_back(pool: weakref.ref[BufferPool], block: _Block) -> None:
+        alive = pool()
+        if alive is not None and alive.unused + block.memory.nbytes <= alive._limit:  # noqa: SLF001 (its own)
+            block.since = time.monotonic()
+            alive._free.append(block)  # noqa: SLF001

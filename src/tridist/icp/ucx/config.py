@@ -1,0 +1,105 @@
+"""What can be set on a `UcpDataPlane`."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import socket
+from dataclasses import dataclass
+
+from tridist.errors import ConfigurationError
+from tridist.icp.data_plane import DEFAULT_INLINE_THRESHOLD, DEFAULT_LEASE
+
+_MAX_PORT = 65535
+_WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (recognised, not bound by default)
+# An address of the block that RFC 5737 reserves for documents: routed like any other, answered by nobody.
+_ANYWHERE = ("192.0.2.1", 9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UcpDataPlaneConfig:
+    """Settings of one data plane.
+
+    Attributes:
+        host: address to listen on. The default is reachable from this machine only; in a cluster, name the address of
+            the interface that the others reach, or ``0.0.0.0``.
+        port: port to listen on; 0 takes any free one.
+        advertised_host: what references name as the host; by default ``host``, or for a wildcard the address that this
+            machine uses towards others.
+        inline_threshold: tensors of at most this many bytes ride in the message.
+        lease: seconds that a reference lives when `put` names no lease.
+        connect_timeout: seconds for a connection to a peer, greeting included.
+        request_timeout: seconds for a peer's answer to a request.
+        minimum_rate: bytes per second below which a transfer counts as stuck: one of ``size`` bytes may take
+            ``request_timeout + size / minimum_rate`` seconds.
+        close_grace: seconds that `close` lets running transfers finish.
+        max_tensor_size: bytes; a reference to more is refused before anything is allocated for it.
+        max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors.
+        receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
+
+    Raises:
+        ConfigurationError: a value is out of range; ``field`` says which.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    advertised_host: str | None = None
+    inline_threshold: int = DEFAULT_INLINE_THRESHOLD
+    lease: float = DEFAULT_LEASE
+    connect_timeout: float = 5.0
+    request_timeout: float = 10.0
+    minimum_rate: float = 10e6
+    close_grace: float = 1.0
+    max_tensor_size: int = 1 << 40
+    max_peers: int = 1024
+    receive_pool: int = 512 << 20
+
+    def __post_init__(self) -> None:
+        self._check("host", self.host, bool(self.host), "is empty")
+        self._check("port", self.port, 0 <= self.port <= _MAX_PORT, f"is not from 0 to {_MAX_PORT}")
+        for name in ("lease", "connect_timeout", "request_timeout", "minimum_rate"):
+            value = getattr(self, name)
+            self._check(name, value, 0 < value < math.inf, "is not a positive, finite number")
+        for name in ("inline_threshold", "close_grace", "receive_pool"):
+            value = getattr(self, name)
+            self._check(name, value, 0 <= value < math.inf, "is negative or not finite")
+        for name in ("max_tensor_size", "max_peers"):
+            value = getattr(self, name)
+            self._check(name, value, value > 0, "is not positive")
+
+    @staticmethod
+    def _check(name: str, value: object, good: bool, reason: str) -> None:
+        if not good:
+            raise ConfigurationError(name, value, reason)
+
+    @property
+    def loopback(self) -> bool:
+        """Whether only this machine can reach the plane."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def advertised(self) -> str:
+        """The host that references name."""
+        if self.advertised_host:
+            return self.advertised_host
+        return _outward_address(self.host) if self.host in _WILDCARDS else self.host
+
+    def transfer_timeout(self, size: int) -> float:
+        """Seconds that a transfer of ``size`` bytes may take."""
+        return self.request_timeout + size / self.minimum_rate
+
+
+def _outward_address(wildcard: str) -> str:
+    """The address that this machine's packets to others carry; connecting a datagram socket sends nothing."""
+    if ":" in wildcard:
+        return socket.getfqdn()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ANYWHERE)
+        except OSError:
+            return socket.gethostname()
+        return str(probe.getsockname()[0])

@@ -1,0 +1,189 @@
+"""The consumer's end of a link: asks a producer for tensors, and keeps one connection per producer."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from itertools import count
+from typing import Any
+
+from typing_extensions import override
+
+from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError
+from tridist.icp.tensor_uri import TensorUri
+from tridist.icp.ucx.config import UcpDataPlaneConfig
+from tridist.icp.ucx.context import UcxContext
+from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.lane import LaneError
+from tridist.icp.ucx.link import Link
+
+MAX_TRANSFERS = 512
+"""Requests in flight on one connection; the rest wait for their turn here, not in the producer's memory."""
+
+
+class Connection(Link):
+    """One producer."""
+
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
+        super().__init__(context)
+        self._config = config
+        self._numbers = count(1)
+        self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._slots = asyncio.Semaphore(MAX_TRANSFERS)
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+
+    async def establish(self, host: str, port: int) -> None:
+        """Connect and greet.
+
+        Raises:
+            LaneError: nobody answers there, or not as a data plane should.
+        """
+        try:
+            await asyncio.wait_for(self._connect(host, port), self._config.connect_timeout)
+        except asyncio.TimeoutError:
+            self.abort("it does not answer")
+            raise LaneError(f"no answer within {self._config.connect_timeout:g} s") from None
+        except OSError as error:
+            raise LaneError(f"cannot connect: {error.strerror or error}") from error
+
+    async def fetch(self, uri: TensorUri, size: int, buffer: Any) -> None:
+        """Bring a tensor's bytes into ``buffer``, which has ``size`` of them.
+
+        Raises:
+            TensorNotFoundError: the producer does not hold it.
+            TransferError: it has another size, or the connection ended.
+        """
+        async with self._slots:
+            tag = secrets.randbits(64)
+            request = Request(Operation.GET, next(self._numbers), uri.id, tag=tag, size=size)
+            reply = await self._ask(uri, request)
+            if reply.size != size:
+                raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {size}")
+            if size:
+                await self._receive(uri, buffer, tag, size)
+
+    async def duplicate(self, uri: TensorUri, lease: float) -> str:
+        """A new id for the tensor; raises as `fetch` does."""
+        async with self._slots:
+            request = Request(Operation.DUPLICATE, next(self._numbers), uri.id, lease=lease)
+            return (await self._ask(uri, request)).tensor_id
+
+    def release(self, tensor_id: str) -> None:
+        """Give an id up; there is no answer to wait for."""
+        self.write(encode(Request(Operation.RELEASE, 0, tensor_id)))
+
+    @override
+    def greeted(self) -> None:
+        if not self._ready.done():
+            self._ready.set_result(None)
+
+    @override
+    def received(self, frame: Frame) -> None:
+        if not isinstance(frame, Reply):
+            raise InvalidMessageError("kind", "is not a reply")
+        future = self._replies.pop(frame.transfer, None)
+        if future is None:
+            raise InvalidMessageError("transfer", f"is {frame.transfer}, which was not asked for")
+        if not future.done():
+            future.set_result(frame)
+
+    @override
+    def finished(self, reason: str) -> None:
+        for future in (self._ready, *self._replies.values()):
+            if not future.done():
+                future.set_exception(LaneError(reason))
+                # Whoever waits still gets it; this only says that somebody may have stopped waiting.
+                future.exception()
+        self._replies.clear()
+
+    async def _connect(self, host: str, port: int) -> None:
+        await self._loop.create_connection(lambda: self, host, port)
+        if not self.ended.done():
+            self.say_hello(self.open_lane())
+        await self._ready
+
+    async def _ask(self, uri: TensorUri, request: Request) -> Reply:
+        if not self.alive:
+            raise TransferError(str(uri), self.ended.result() if self.ended.done() else "the connection is closed")
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._replies[request.transfer] = future
+        self.write(encode(request))
+        reply = await self._bounded(uri, future, self._config.request_timeout)
+        if reply.status is Status.NOT_FOUND:
+            raise TensorNotFoundError(str(uri))
+        if reply.status is Status.SIZE_DIFFERS:
+            raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {request.size}")
+        return reply
+
+    async def _receive(self, uri: TensorUri, buffer: Any, tag: int, size: int) -> None:
+        assert self.lane is not None  # noqa: S101 (a greeted link has one; for the type checker)
+        transfer = self.lane.receive(buffer, tag)
+        await self._bounded(uri, transfer, self._config.transfer_timeout(size))
+
+    async def _bounded(self, uri: TensorUri, waiting: Any, seconds: float) -> Any:
+        """Wait, but not for a peer that hangs: a late one loses its connection, since UCX can take nothing back."""
+        timer = self._loop.call_later(seconds, self.abort, f"the peer did not deliver within {seconds:g} s")
+        try:
+            return await waiting
+        except LaneError as error:
+            raise TransferError(str(uri), str(error)) from error
+        finally:
+            timer.cancel()
+
+
+class Connections:
+    """Connections by producer, made at first use and kept."""
+
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
+        self._context = context
+        self._config = config
+        self._connections: dict[tuple[str, int], Connection] = {}
+        self._connecting: dict[tuple[str, int], asyncio.Task[Connection]] = {}
+
+    async def to(self, uri: TensorUri) -> Connection:
+        """The connection to the tensor's producer.
+
+        Raises:
+            TransferError: there is none to be had.
+        """
+        key = (uri.host, uri.port or 0)
+        connection = self._connections.get(key)
+        if connection is not None and connection.alive:
+            return connection
+        task = self._connecting.get(key)
+        if task is None:
+            task = self._connecting[key] = self._context.thread.loop.create_task(self._establish(key))
+        try:
+            # Shielded: others may wait for the same connection.
+            return await asyncio.shield(task)
+        except LaneError as error:
+            raise TransferError(str(uri), str(error)) from error
+
+    async def close(self, flush: float) -> None:
+        """Close every connection; what was written may take ``flush`` seconds to leave."""
+        for task in list(self._connecting.values()):
+            task.cancel()
+        closing = list(self._connections.values())
+        for connection in closing:
+            connection.shut()
+        if closing and flush > 0:
+            await asyncio.wait([connection.disconnected for connection in closing], timeout=flush)
+        for connection in closing:
+            connection.abort("the plane closes")
+
+    async def _establish(self, key: tuple[str, int]) -> Connection:
+        connection = Connection(self._context, self._config)
+        try:
+            await connection.establish(*key)
+            self._connections[key] = connection
+            connection.ended.add_done_callback(lambda _: self._forget(key, connection))
+        except BaseException:
+            connection.abort("connecting failed")
+            raise
+        finally:
+            self._connecting.pop(key, None)
+        return connection
+
+    def _forget(self, key: tuple[str, int], connection: Connection) -> None:
+        if self._connections.get(key) is connection:
+            del self._connections[key]

@@ -1,0 +1,117 @@
+"""The one UCX context of this process and the thread that serves it, shared by every open plane.
+
+Planes that listen on loopback only and planes that do not differ in the network devices that UCX may touch; a process
+that has both kinds open has one context for each.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import threading
+import weakref
+from typing import Any, Protocol
+
+from tridist.icp.devices import Device, load_cupy
+from tridist.icp.ucx.environment import Ucxx, load_ucxx, options
+from tridist.icp.ucx.thread import LoopThread
+
+_LOG = logging.getLogger(__name__)
+_TICK = 1.0
+_STOP_TIMEOUT = 5.0
+
+_lock = threading.Lock()
+_contexts: dict[bool, UcxContext] = {}
+
+
+class Closable(Protocol):
+    """What a context knows of the things that live on it."""
+
+    def tick(self) -> None:
+        """Called about once a second on the context's thread."""
+
+    def abandon(self) -> None:
+        """Called on the context's thread when the process ends without a close."""
+
+
+class UcxContext:
+    """A UCX context, its event loop thread, and a timer for what lives on it."""
+
+    def __init__(self, *, loopback: bool) -> None:
+        self.ucxx: Ucxx = load_ucxx()
+        self.handle: Any = self.ucxx.context(options(loopback=loopback), self.ucxx.features)
+        self.thread = LoopThread("tridist-ucx")
+        self.users = 0
+        self._members: weakref.WeakSet[Closable] = weakref.WeakSet()
+        self._devices: set[int] = set()
+        self.thread.loop.call_soon_threadsafe(self._tick)
+
+    def register(self, member: Closable) -> None:
+        """Let the context's timer and the end of the process reach ``member`` for as long as it lives."""
+        self._members.add(member)
+
+    def prepare_device(self, device: Device) -> None:
+        """Make a GPU's context current on the UCX thread, which UCX's CUDA transports ask of the thread that runs them."""
+        if device.kind != "cuda":
+            return
+        cupy = load_cupy()
+        cupy.cuda.Device(device.id).use()
+        if device.id not in self._devices:
+            # The CUDA runtime makes a context only when something needs one; freeing nothing does.
+            cupy.cuda.runtime.free(0)
+            self._devices.add(device.id)
+
+    def _tick(self) -> None:
+        for member in list(self._members):
+            member.tick()
+        self.thread.loop.call_later(_TICK, self._tick)
+
+    def stop(self) -> None:
+        """End the thread, then let UCX go."""
+        try:
+            self.thread.call_blocking(self._abandon_members, _STOP_TIMEOUT)
+        except (TimeoutError, RuntimeError):
+            _LOG.warning("the UCX thread does not answer; it ends with the process")
+        if self.thread.stop(_STOP_TIMEOUT):
+            self.handle = None
+
+    def _abandon_members(self) -> None:
+        for member in list(self._members):
+            member.abandon()
+
+
+def acquire(*, loopback: bool) -> UcxContext:
+    """The shared context, made when this is its first user; blocks for about a third of a second then.
+
+    Raises:
+        MissingExtraError: ucxx is not installed.
+    """
+    with _lock:
+        context = _contexts.get(loopback)
+        if context is None:
+            context = _contexts[loopback] = UcxContext(loopback=loopback)
+        context.users += 1
+        return context
+
+
+def release(context: UcxContext) -> None:
+    """Give the context up; the last user's release ends its thread, which blocks until that is done."""
+    with _lock:
+        context.users -= 1
+        if context.users:
+            return
+        for key in [key for key, value in _contexts.items() if value is context]:
+            del _contexts[key]
+        context.stop()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A process that ends without closing its planes: stop the thread while Python can still run it.
+
+    Left alone, it would be inside UCX while the interpreter and UCX's own exit handlers take both apart.
+    """
+    with _lock:
+        for context in _contexts.values():
+            context.stop()
+        _contexts.clear()

@@ -1,0 +1,175 @@
+"""A lane: the UCX side of one connection. It moves bytes under tags, and knows nothing of tensors.
+
+Each lane has a UCX worker to itself. Two endpoints between the same pair of workers would share what belongs to one
+connection each: UCX matches them in the order of their creation, and closing one end leaves the wrong other end broken.
+With a worker per connection an end is an end: closing it takes every request, buffer and stray message of that
+connection with it, and nothing else. A worker costs 6 ms, about 2.5 MiB and a dozen file descriptors, once per peer.
+
+Progress is driven here instead of by ucxx's asyncio layer. That one never re-arms the worker's event file descriptor
+after the first event and awaits requests by yielding in a loop, so it keeps a core busy while it waits. Here the loop
+sleeps until UCX says there is something to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from tridist.icp.ucx.context import UcxContext
+from tridist.icp.ucx.transports import endpoint_transports
+
+# Enough for UCX to hand back every cancelled request; a dead peer's need no more than a few rounds.
+_CLOSING_ROUNDS = 1000
+
+
+class LaneError(Exception):
+    """A transfer did not end well; the text says why, for people."""
+
+
+class Lane:
+    """One UCX worker and its endpoint to one peer. Every call belongs on the context's thread.
+
+    Args:
+        context: where it lives.
+        on_failure: called once, soon after UCX has found the peer gone.
+    """
+
+    def __init__(self, context: UcxContext, on_failure: Callable[[str], None]) -> None:
+        self._ucxx = context.ucxx
+        self._loop = context.thread.loop
+        self._on_failure = on_failure
+        self._worker: Any = self._ucxx.worker(
+            context.handle, enable_delayed_submission=False, enable_python_future=False
+        )
+        self._worker.init_blocking_progress_mode()
+        self._events: int = self._worker.epoll_file_descriptor
+        self._endpoint: Any = None
+        self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
+        self._driving = False
+        self._transports: frozenset[str] = frozenset()
+        self._loop.add_reader(self._events, self.drive)
+
+    @property
+    def address(self) -> bytes:
+        """What the peer needs to make its endpoint to this lane."""
+        packed: bytes = self._worker.address.tobytes()
+        return packed
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._worker is None
+
+    def connect(self, address: bytes) -> None:
+        """Make the endpoint to the peer's lane.
+
+        Raises:
+            LaneError: UCX cannot reach that address, or it is none.
+        """
+        try:
+            packed = self._ucxx.address.create_from_buffer(address)
+            # True: with error handling, without which a peer's death would end this process as well.
+            self._endpoint = self._ucxx.endpoint.create_from_worker_address(self._worker, packed, True)  # noqa: FBT003
+        except self._ucxx.error as error:
+            raise LaneError(f"UCX cannot reach the peer: {error}") from error
+        self._endpoint.set_close_callback(self._endpoint_closed)
+        self.drive()
+
+    async def send(self, buffer: Any, tag: int) -> None:
+        """Send the bytes of ``buffer`` from where they are; returns when they may change.
+
+        Raises:
+            LaneError: the lane ended before, or UCX failed.
+        """
+        await self._transfer("tag_send", buffer, tag)
+
+    async def receive(self, buffer: Any, tag: int) -> None:
+        """Fill ``buffer`` with the bytes that the peer sends under ``tag``; their number has to be the same.
+
+        Raises:
+            LaneError: the lane ended before, UCX failed, or another number of bytes came.
+        """
+        await self._transfer("tag_recv", buffer, tag)
+
+    @property
+    def transports(self) -> frozenset[str]:
+        """Names of the transports that UCX has chosen; known once something was moved."""
+        if not self._transports and self._endpoint is not None and self._endpoint.alive:
+            self._transports = endpoint_transports(self._endpoint.handle)
+        return self._transports
+
+    def close(self, reason: str) -> None:
+        """End every transfer with `LaneError` and give UCX's side of the connection up."""
+        if self._worker is None:
+            return
+        self._loop.remove_reader(self._events)
+        for _, future, _ in self._pending:
+            if not future.done():
+                future.set_exception(LaneError(reason))
+        worker, endpoint = self._worker, self._endpoint
+        self._worker = self._endpoint = None
+        if endpoint is not None:
+            endpoint.close_blocking()
+            endpoint.remove_close_callback()
+        worker.cancel_inflight_requests()
+        rounds = 0
+        while rounds < _CLOSING_ROUNDS and not all(request.completed for request, _, _ in self._pending):
+            worker.progress_once()
+            rounds += 1
+        # Only now, when UCX has let go of them, may the buffers go.
+        self._pending.clear()
+
+    async def _transfer(self, operation: str, buffer: Any, tag: int) -> None:
+        if self._worker is None or self._endpoint is None:
+            raise LaneError("the connection is closed")
+        array = self._ucxx.array(buffer)
+        try:
+            request = getattr(self._endpoint, operation)(array, self._ucxx.tag(tag))
+            self._worker.progress_once()
+            if request.completed:
+                request.check_error()
+                self._drive_soon()
+                return
+        except self._ucxx.error as error:
+            raise LaneError(f"UCX: {error}") from error
+        future = self._loop.create_future()
+        # The list keeps the memory alive until UCX is done with it, whoever stops waiting before.
+        self._pending.append((request, future, array))
+        self._drive_soon()
+        await future
+
+    def drive(self) -> None:
+        """Let UCX work, settle what is done, and go to sleep on the event descriptor unless there is more to do."""
+        self._driving = False
+        if self._worker is None:
+            return
+        self._worker.progress()
+        if self._pending:
+            self._settle()
+        if self._worker is not None and not self._worker.arm():
+            self._drive_soon()
+
+    def _drive_soon(self) -> None:
+        if not self._driving:
+            self._driving = True
+            self._loop.call_soon(self.drive)
+
+    def _settle(self) -> None:
+        done = [entry for entry in self._pending if entry[0].completed]
+        if not done:
+            return
+        self._pending = [entry for entry in self._pending if not entry[0].completed]
+        for request, future, _ in done:
+            if future.done():
+                continue
+            try:
+                request.check_error()
+            except self._ucxx.error as error:
+                future.set_exception(LaneError(f"UCX: {error}"))
+            else:
+                future.set_result(None)
+
+    def _endpoint_closed(self, *_: Any) -> None:
+        # Called from inside UCX's progress, where its objects must not be touched.
+        self._loop.call_soon(self._on_failure, "UCX lost the peer")

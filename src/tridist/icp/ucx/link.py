@@ -1,0 +1,157 @@
+"""A link: one connection to one peer, made of a control stream (TCP) and a lane (UCX).
+
+The control stream does what UCX does badly: it binds to the one address that was asked for, it greets and can refuse
+before UCX parses anything, and the kernel ends it the moment the peer dies, however it dies. The lane does the rest.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from typing import Any, cast
+
+from typing_extensions import override
+
+from tridist.errors import InvalidMessageError, UnsupportedProtocolError
+from tridist.icp.ucx.context import UcxContext
+from tridist.icp.ucx.control import Frame, FrameReader, Hello, encode
+from tridist.icp.ucx.lane import Lane, LaneError
+
+_LOG = logging.getLogger(__name__)
+
+# A host that vanishes sends no end of stream: probe an idle stream after 1 s, give up after 3 unanswered probes; and
+# give up on unacknowledged bytes after 4 s.
+_KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3), (socket.TCP_USER_TIMEOUT, 4000))
+
+
+class Link(asyncio.Protocol):
+    """One connection; `connection.Connection` and `server.ServerLink` are its two ends.
+
+    Every call belongs on the context's thread.
+    """
+
+    def __init__(self, context: UcxContext) -> None:
+        self._context = context
+        self._loop = context.thread.loop
+        self._frames = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._greeted = False
+        self.lane: Lane | None = None
+        self.ended: asyncio.Future[str] = self._loop.create_future()
+        self.disconnected: asyncio.Future[None] = self._loop.create_future()
+        self.peer = "?"
+
+    def greeted(self) -> None:
+        """The peer has said hello and the lane is connected."""
+
+    def received(self, frame: Frame) -> None:
+        """A frame after the hello.
+
+        Raises:
+            InvalidMessageError: it is not one that this side can get; ends the link.
+        """
+        raise NotImplementedError
+
+    def finished(self, reason: str) -> None:
+        """The link has ended."""
+
+    @property
+    def alive(self) -> bool:
+        """Greeted and not ended."""
+        return self._greeted and not self.ended.done()
+
+    @property
+    def transports(self) -> frozenset[str]:
+        """Names of the UCX transports in use."""
+        return frozenset() if self.lane is None else self.lane.transports
+
+    def open_lane(self) -> bytes:
+        """Make this side's lane; returns its address for the hello."""
+        self.lane = Lane(self._context, self.abort)
+        self._context.register(self)
+        return self.lane.address
+
+    def say_hello(self, address: bytes) -> None:
+        """Send this side's hello."""
+        self.write(encode(Hello(address, f"{socket.gethostname()}/{os.getpid()}")))
+
+    def write(self, data: bytes) -> None:
+        """Send a frame; into the void when the link has ended."""
+        if self._transport is not None and not self.ended.done():
+            self._transport.write(data)
+
+    def shut(self) -> None:
+        """End the link after the frames that are still to be sent."""
+        if self._transport is not None:
+            self._transport.close()
+        self._end("the connection was closed")
+
+    def abort(self, reason: str) -> None:
+        """End the link at once."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(reason)
+
+    def tick(self) -> None:
+        """Once a second: UCX looks after some things only while it makes progress."""
+        if self.lane is not None:
+            self.lane.drive()
+
+    def abandon(self) -> None:
+        """The process ends."""
+        self.abort("the process ends")
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        address: Any = transport.get_extra_info("peername")
+        self.peer = f"{address[0]}:{address[1]}" if address else "?"
+        stream: Any = transport.get_extra_info("socket")
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            stream.setsockopt(socket.IPPROTO_TCP, option, value)
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._frames.feed(data):
+                if self.ended.done():
+                    return
+                self._dispatch(frame)
+        except (InvalidMessageError, UnsupportedProtocolError, LaneError) as error:
+            _LOG.warning("data plane peer %s broke the protocol, closing its connection: %s", self.peer, error)
+            self.abort(f"the peer broke the protocol: {error}")
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.disconnected.set_result(None)
+        self._end("the peer is gone" if exc is None else f"the peer is gone: {exc}")
+
+    def _dispatch(self, frame: Frame) -> None:
+        if isinstance(frame, Hello):
+            if self._greeted:
+                raise InvalidMessageError("kind", "is a second hello")
+            self._greet(frame)
+        elif self._greeted:
+            self.received(frame)
+        else:
+            raise InvalidMessageError("kind", "is not a hello, and nothing was greeted yet")
+
+    def _greet(self, hello: Hello) -> None:
+        self.peer = f"{self.peer} ({hello.component})"
+        if self.lane is None:
+            self.say_hello(self.open_lane())
+        assert self.lane is not None  # noqa: S101 (just made; for the type checker)
+        self.lane.connect(hello.address)
+        self._greeted = True
+        self.greeted()
+
+    def _end(self, reason: str) -> None:
+        if self.ended.done():
+            return
+        self.ended.set_result(reason)
+        if self.lane is not None:
+            self.lane.close(reason)
+        self.finished(reason)

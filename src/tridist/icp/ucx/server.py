@@ -1,0 +1,185 @@
+"""The producer's end of links: answers requests for the tensors in a store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from tridist.errors import ConnectionFailedError, InvalidMessageError
+from tridist.icp.tensor import Tensor
+from tridist.icp.tensor_store import TensorStore
+from tridist.icp.ucx.config import UcpDataPlaneConfig
+from tridist.icp.ucx.connection import MAX_TRANSFERS
+from tridist.icp.ucx.context import UcxContext
+from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.lane import LaneError
+from tridist.icp.ucx.link import Link
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a plane counts; each field is written by one thread only."""
+
+    inlined: int = 0
+    referenced: int = 0
+    fetched: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    transports: frozenset[str] = frozenset()
+
+
+class ServerLink(Link):
+    """One consumer."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server.context)
+        self._server = server
+        self._sends: set[asyncio.Task[None]] = set()
+        self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
+
+    @property
+    def sends(self) -> frozenset[asyncio.Task[None]]:
+        """Transfers that run."""
+        return frozenset(self._sends)
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if not self._server.admit(self):
+            _LOG.warning("data plane peer %s refused: %d are connected", self.peer, self._server.config.max_peers)
+            self.abort("too many peers")
+
+    @override
+    def greeted(self) -> None:
+        self._greeting.cancel()
+
+    @override
+    def received(self, frame: Frame) -> None:
+        if not isinstance(frame, Request):
+            raise InvalidMessageError("kind", "is not a request")
+        if frame.operation is Operation.GET:
+            self._get(frame)
+        elif frame.operation is Operation.DUPLICATE:
+            self._duplicate(frame)
+        else:
+            self._server.store.release(frame.tensor_id)
+
+    @override
+    def finished(self, reason: str) -> None:
+        self._greeting.cancel()
+        self._server.forget(self)
+
+    def _get(self, request: Request) -> None:
+        tensor = self._server.store.find(request.tensor_id)
+        if tensor is None:
+            self.write(encode(Reply(Status.NOT_FOUND, request.transfer)))
+        elif tensor.nbytes != request.size:
+            self.write(encode(Reply(Status.SIZE_DIFFERS, request.transfer, tensor.nbytes)))
+        elif len(self._sends) >= MAX_TRANSFERS:
+            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
+        else:
+            self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
+            if tensor.nbytes:
+                self._start_send(tensor, request.tag)
+
+    def _duplicate(self, request: Request) -> None:
+        new_id = self._server.store.duplicate(request.tensor_id, request.lease)
+        if new_id is None:
+            self.write(encode(Reply(Status.NOT_FOUND, request.transfer)))
+        else:
+            self.write(encode(Reply(Status.OK, request.transfer, tensor_id=new_id)))
+
+    def _start_send(self, tensor: Tensor, tag: int) -> None:
+        task = self._loop.create_task(self._send(tensor, tag))
+        self._sends.add(task)
+        task.add_done_callback(self._sends.discard)
+
+    async def _send(self, tensor: Tensor, tag: int) -> None:
+        """Send one tensor. Holding it here keeps its memory alive, released or not."""
+        assert self.lane is not None  # noqa: S101 (a greeted link has one; for the type checker)
+        seconds = self._server.config.transfer_timeout(tensor.nbytes)
+        timer = self._loop.call_later(seconds, self.abort, f"the peer did not take its bytes within {seconds:g} s")
+        try:
+            self._context.prepare_device(tensor.device)
+            await self.lane.send(tensor.buffer, tag)
+        except LaneError as error:
+            _LOG.info("a transfer to %s ended early: %s", self.peer, error)
+        else:
+            self._server.counters.bytes_sent += tensor.nbytes
+            self._server.counters.transports |= self.lane.transports
+        finally:
+            timer.cancel()
+
+    def _not_greeted(self) -> None:
+        self.abort("no hello came")
+
+
+class Server:
+    """Listens for consumers. Every call belongs on the context's thread."""
+
+    def __init__(
+        self, context: UcxContext, config: UcpDataPlaneConfig, store: TensorStore, counters: Counters
+    ) -> None:
+        self.context = context
+        self.config = config
+        self.store = store
+        self.counters = counters
+        self._listener: asyncio.Server | None = None
+        self._links: set[ServerLink] = set()
+
+    async def listen(self) -> int:
+        """Start; returns the port.
+
+        Raises:
+            ConnectionFailedError: the address cannot be listened on.
+        """
+        make: Callable[[], ServerLink] = lambda: ServerLink(self)  # noqa: E731 (typed for the loop)
+        try:
+            self._listener = await self.context.thread.loop.create_server(make, self.config.host, self.config.port)
+        except OSError as error:
+            address = f"{self.config.host}:{self.config.port}"
+            raise ConnectionFailedError(address, f"cannot listen: {error.strerror or error}") from error
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    def admit(self, link: ServerLink) -> bool:
+        """Count a new link in; False when there are too many."""
+        if len(self._links) >= self.config.max_peers:
+            return False
+        self._links.add(link)
+        return True
+
+    def forget(self, link: ServerLink) -> None:
+        """A link has ended."""
+        self._links.discard(link)
+
+    def links(self) -> list[ServerLink]:
+        """The links that are open now."""
+        return list(self._links)
+
+    def stop_listening(self) -> None:
+        """Take no more consumers."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until the transfers that run have ended, or ``seconds`` have passed."""
+        sends = [send for link in self._links for send in link.sends]
+        if sends and seconds > 0:
+            await asyncio.wait(sends, timeout=seconds)
+
+    async def close(self) -> None:
+        """End every link."""
+        self.stop_listening()
+        sends = [send for link in self._links for send in link.sends]
+        for link in self.links():
+            link.abort("the producer closes")
+        if sends:
+            await asyncio.wait(sends)

@@ -1,0 +1,142 @@
+"""One open data plane: everything that exists between `open` and `close`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+from tridist.errors import TransferError
+from tridist.icp.devices import HOST, Device, load_cupy
+from tridist.icp.status import DataPlaneStatistics
+from tridist.icp.tensor_store import TensorStore
+from tridist.icp.tensor_uri import TensorUri
+from tridist.icp.ucx.buffers import BufferPool
+from tridist.icp.ucx.config import UcpDataPlaneConfig
+from tridist.icp.ucx.connection import Connections
+from tridist.icp.ucx.context import UcxContext, acquire, release
+from tridist.icp.ucx.server import Counters, Server
+from tridist.icp.ucx.thread import Calls
+
+_LOG = logging.getLogger(__name__)
+_FLUSH = 0.5
+"""Seconds for the last frames to leave at close."""
+
+
+class Session:
+    """The parts of one open plane. Coroutines run on the context's thread unless they say otherwise."""
+
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
+        self.store = TensorStore()
+        self.counters = Counters()
+        self.calls = Calls(context.thread, "data plane")
+        self.host = config.advertised()
+        self.port = 0
+        self._context = context
+        self._server = Server(context, config, self.store, self.counters)
+        self._connections = Connections(context, config)
+        self._pool = BufferPool(config.receive_pool)
+        context.register(self)
+
+    @classmethod
+    async def start(cls, config: UcpDataPlaneConfig) -> Session:
+        """Take part in the shared context and listen; from the user's loop.
+
+        Raises:
+            MissingExtraError: ucxx is not installed.
+            ConnectionFailedError: the address cannot be listened on.
+        """
+        context = await asyncio.to_thread(acquire, loopback=config.loopback)
+        session = cls(context, config)
+        try:
+            session.port = await session.calls.run(session._server.listen())
+        except BaseException:
+            await asyncio.to_thread(release, context)
+            raise
+        return session
+
+    async def stop(self, grace: float) -> None:
+        """Undo `start`; from the user's loop. The order:
+
+        1. no new consumers, and after ``grace`` seconds no waits of our own (they get PlaneClosedError);
+        2. connections, once the releases written to them have left;
+        3. links to consumers, with what is still being sent over them;
+        4. the tensors, which nothing reads any more;
+        5. the shared context, when this was its last user.
+        """
+        loop = asyncio.get_running_loop()
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._stop(grace), self._context.thread.loop))
+        await loop.run_in_executor(None, release, self._context)
+
+    async def _stop(self, grace: float) -> None:
+        self._server.stop_listening()
+        await asyncio.gather(self.calls.drain(grace), self._server.drain(grace))
+        await self.calls.close()
+        await self._connections.close(_FLUSH if grace else 0.0)
+        await self._server.close()
+        self.store.clear()
+        self._pool.clear()
+
+    def tick(self) -> None:
+        """Once a second: drop references whose lease has ended, and memory that nobody asks for."""
+        self.store.expire()
+        self._pool.trim()
+
+    def abandon(self) -> None:
+        """The process ends."""
+        self._server.stop_listening()
+
+    def owns(self, uri: TensorUri) -> bool:
+        """Whether a reference is one of this plane's own."""
+        return uri.port == self.port and uri.host == self.host
+
+    async def fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
+        """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it."""
+        connection = await self._connections.to(uri)
+        try:
+            buffer = self._allocate(size, device)
+        except MemoryError as error:
+            raise TransferError(str(uri), f"no memory for {size} bytes") from error
+        await connection.fetch(uri, size, buffer)
+        self.counters.fetched += 1
+        self.counters.bytes_received += size
+        self.counters.transports |= connection.transports
+        return buffer
+
+    async def duplicate(self, uri: TensorUri, lease: float) -> str:
+        """Another id for the tensor."""
+        return await (await self._connections.to(uri)).duplicate(uri, lease)
+
+    async def release(self, uri: TensorUri) -> None:
+        """Give an id up; a producer that is gone has dropped it already."""
+        try:
+            connection = await self._connections.to(uri)
+        except TransferError as error:
+            _LOG.debug("release: %s", error)
+        else:
+            connection.release(uri.id)
+
+    def statistics(self) -> DataPlaneStatistics:
+        """The counters; from any thread."""
+        references, held = self.store.usage()
+        return DataPlaneStatistics(
+            inlined=self.counters.inlined,
+            referenced=self.counters.referenced,
+            fetched=self.counters.fetched,
+            bytes_sent=self.counters.bytes_sent,
+            bytes_received=self.counters.bytes_received,
+            references=references,
+            bytes_held=held,
+            transports=tuple(sorted(self.counters.transports)),
+        )
+
+    def _allocate(self, size: int, device: Device) -> Any:
+        if device == HOST:
+            return self._pool.take(size)
+        self._context.prepare_device(device)
+        cupy = load_cupy()
+        with cupy.cuda.Device(device.id):
+            buffer = cupy.empty(size, dtype=cupy.uint8)
+            # The pool hands out memory that work queued on the stream may still use; UCX does not wait for streams.
+            cupy.cuda.get_current_stream().synchronize()
+        return buffer

@@ -1,0 +1,157 @@
+"""An event loop on a thread of its own, and calls into it from other loops.
+
+UCX calls can take as long as the copy that they make; on this thread they hold up transfers only, never the user's loop.
+A call costs two wake-ups: one to get there, one to bring the result back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from tridist.errors import PlaneClosedError
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """A daemon thread that runs an event loop (uvloop where it is installed)."""
+
+    def __init__(self, name: str) -> None:
+        self.loop = _new_loop()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+            self.loop.close()
+
+    def call_blocking(self, function: Callable[[], T], timeout: float) -> T:
+        """Run a function on the thread and wait for it; never from an event loop.
+
+        Raises:
+            TimeoutError: it took longer than ``timeout`` seconds.
+        """
+
+        async def call() -> T:
+            return function()
+
+        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(timeout)
+
+    def stop(self, timeout: float) -> bool:
+        """End the loop and the thread; False when it still runs after ``timeout`` seconds."""
+        if self._thread.is_alive():
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+
+class Calls:
+    """Coroutines of one owner on a `LoopThread`, each awaited from a loop elsewhere.
+
+    When the waiting side is cancelled, the coroutine goes on: a transfer that UCX has begun cannot be taken back, and
+    the memory that it writes to has to live until it ends.
+    """
+
+    def __init__(self, thread: LoopThread, owner: str) -> None:
+        self._loop = thread.loop
+        self._owner = owner
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Start a coroutine on the thread; the future belongs to the loop that calls.
+
+        Raises (through the future):
+            PlaneClosedError: the owner was closed before the coroutine ended.
+        """
+        waiter = asyncio.get_running_loop()
+        future: asyncio.Future[T] = waiter.create_future()
+        self._loop.call_soon_threadsafe(self._start, coroutine, waiter, future)
+        return future
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Start a coroutine whose end nobody waits for but `drain`; from any thread."""
+        self._loop.call_soon_threadsafe(self._start, coroutine, None, None)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait on the thread until every call has ended, or ``seconds`` have passed."""
+        if self._tasks and seconds > 0:
+            await asyncio.wait(set(self._tasks), timeout=seconds)
+
+    async def close(self) -> None:
+        """End every call on the thread, and those that come later; their waiters get PlaneClosedError."""
+        self._closed = True
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    def _start(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        waiter: asyncio.AbstractEventLoop | None,
+        future: asyncio.Future[T] | None,
+    ) -> None:
+        if self._closed:
+            coroutine.close()
+            _deliver(waiter, future, None, PlaneClosedError(self._owner))
+            return
+        task = self._loop.create_task(self._finish(coroutine, waiter, future))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _finish(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        waiter: asyncio.AbstractEventLoop | None,
+        future: asyncio.Future[T] | None,
+    ) -> None:
+        try:
+            result = await coroutine
+        except asyncio.CancelledError:
+            _deliver(waiter, future, None, PlaneClosedError(self._owner))
+        except Exception as error:  # noqa: BLE001 (handed to the one who waits)
+            _deliver(waiter, future, None, error)
+        else:
+            _deliver(waiter, future, result, None)
+
+
+def _deliver(
+    waiter: asyncio.AbstractEventLoop | None,
+    future: asyncio.Future[T] | None,
+    result: T | None,
+    error: Exception | None,
+) -> None:
+    if waiter is None or future is None:
+        return
+    try:
+        waiter.call_soon_threadsafe(_settle, future, result, error)
+    except RuntimeError:
+        # The waiting loop was closed meanwhile: nobody is left to tell.
+        return
+
+
+def _settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop  # noqa: PLC0415 (not on every platform)
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
