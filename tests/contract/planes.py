@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from support.nats import nats_request_planes
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
 from tridist.icp.request_plane import RequestPlane
@@ -46,5 +47,5 @@ async def memory_data_planes() -> AsyncIterator[OpenDataPlane]:
         await plane.close()
 
 
-REQUEST_PLANES = {"memory": memory_request_planes}
+REQUEST_PLANES = {"memory": memory_request_planes, "nats": nats_request_planes}
 DATA_PLANES = {"memory": memory_data_planes}

@@ -1,0 +1,197 @@
+"""Pulling from one consumer, with one long-lived pull request instead of one per message."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import logging
+from collections.abc import Callable
+
+from nats.aio.subscription import Subscription
+from nats.nuid import NUID
+
+from tridist.errors import PlaneClosedError, PlaneError
+from tridist.icp.nats.connection import Message
+from tridist.icp.nats.credits import CreditLedger
+from tridist.icp.nats.headers import (
+    BAD_REQUEST,
+    HEARTBEAT,
+    NO_MESSAGES,
+    TIMEOUT,
+    AckSubject,
+    Status,
+    parse_ack_subject,
+    parse_status,
+)
+from tridist.icp.nats.jetstream import API
+from tridist.icp.nats.streams import ConsumerKey, Streams
+from tridist.icp.nats.tasks import OwnedTasks
+
+_log = logging.getLogger(__name__)
+_NANOSECONDS = 1_000_000_000
+_FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+
+
+class Feed:
+    """The messages of one consumer, as many as there is room for.
+
+    All pull requests share an inbox, each with a token of its own behind it. Whenever the ledger and the server may
+    disagree about them (a reconnection, missed heartbeats, an error), or slots were taken otherwise (`revoke`), the
+    feed moves to a new inbox: the server drops pull requests whose inbox nobody listens to, and what it sent before
+    that still arrives.
+
+    Args:
+        streams: makes the consumer when it is missing.
+        key: which consumer.
+        slots: the most that there may ever be room for.
+        room: how many messages there is room for now.
+        take: called with each message.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        key: ConsumerKey,
+        slots: int,
+        room: Callable[[], int],
+        take: Callable[[Message, AckSubject], None],
+    ) -> None:
+        self.ledger = CreditLedger(slots)
+        self.ack_wait = streams.delivery.ack_wait
+        self._connection = streams.jetstream.connection
+        self._streams = streams
+        self._key = key
+        self._config = streams.delivery
+        self._room = room
+        self._take = take
+        self._subject = f"{API}.CONSUMER.MSG.NEXT.{key.subjects.stream}.{key.name}"
+        self._prefix = f"{self._connection.config.inbox_prefix}.{NUID().next().decode()}"
+        self._numbers = itertools.count()
+        self._inbox = ""
+        self._subscription: Subscription | None = None
+        self._stale = True
+        self._missing = True
+        self._heard = 0.0
+        self._wake = asyncio.Event()
+        self._retiring = OwnedTasks()
+
+    async def open(self) -> None:
+        """Make the consumer if it is missing, and ask for the first messages.
+
+        Raises:
+            ConnectionFailedError: the server refused or did not answer.
+        """
+        self._connection.on_reconnect.append(self.renew)
+        await self._serve()
+
+    async def run(self) -> None:
+        """Keep pulling, whatever happens to the server, until cancelled."""
+        wait = _FIRST_WAIT
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self._serve()
+                wait = _FIRST_WAIT
+            except PlaneClosedError:
+                return
+            except PlaneError as error:
+                _log.warning("pulling from %s: %s; trying again", self._key.subjects.stream, error)
+                self._missing = True
+                self.renew()
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _LONGEST_WAIT)
+
+    async def close(self) -> None:
+        """Stop listening; what was on the way still reaches ``take``."""
+        if self.renew in self._connection.on_reconnect:
+            self._connection.on_reconnect.remove(self.renew)
+        await self._retire()
+        await self._retiring.settle(self._connection.config.reply_timeout)
+        await self._retiring.end()
+
+    def refill(self) -> None:
+        """There is more room: ask for more if it is worth it."""
+        if self.ledger.wanted(self._room()):
+            self._wake.set()
+
+    def renew(self) -> None:
+        """Forget the open pull requests and make new ones."""
+        self._stale = True
+        self.ledger.reset()
+        self._wake.set()
+
+    def revoke(self) -> None:
+        """Take back pull requests for which there is no room any more."""
+        if self.ledger.outstanding > max(self._room(), 0):
+            self.renew()
+
+    def check(self, now: float) -> None:
+        """Renew the pull requests if the server has been silent on them (called every now and then)."""
+        if self.ledger.outstanding and not self._stale and now - self._heard > 2 * self._config.heartbeat:
+            _log.warning("%s is silent: pulling anew", self._key.subjects.stream)
+            self._missing = True
+            self.renew()
+
+    async def _serve(self) -> None:
+        while self._stale:
+            await self._move()
+        credits_ = self.ledger.wanted(self._room())
+        if credits_:
+            await self._pull(credits_)
+
+    async def _move(self) -> None:
+        self._stale = False
+        await self._retire()
+        if self._missing:
+            self.ack_wait = await self._streams.ensure_consumer(self._key)
+            self._missing = False
+        inbox = f"{self._prefix}-{next(self._numbers)}"
+        self._subscription = await self._connection.subscribe(inbox + ".*", self._receive)
+        self._inbox = inbox
+
+    async def _pull(self, credits_: int) -> None:
+        token = str(next(self._numbers))
+        self.ledger.issue(token, credits_)
+        self._heard = asyncio.get_running_loop().time()
+        body = {
+            "batch": credits_,
+            "expires": int(self._config.pull_expiry * _NANOSECONDS),
+            "idle_heartbeat": int(self._config.heartbeat * _NANOSECONDS),
+        }
+        await self._connection.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{token}")
+
+    async def _retire(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            # Apart from us: it takes a round trip in which messages still come.
+            self._retiring.spawn(self._connection.unsubscribe(subscription))
+
+    def _receive(self, message: Message) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        status = parse_status(message.header) if message.header else None
+        if status is not None:
+            self._hear(status, message.subject)
+            return
+        ack = parse_ack_subject(message.reply)
+        if ack is None or (ack.stream, ack.consumer) != (self._key.subjects.stream, self._key.name):
+            _log.warning("dropped a message on a pull inbox that no consumer of ours sent")
+            return
+        self.ledger.take()
+        self._take(message, ack)
+
+    def _hear(self, status: Status, subject: str) -> None:
+        inbox, _, token = subject.rpartition(".")
+        if status.code == HEARTBEAT or inbox != self._inbox or self._stale:
+            return
+        expected = status.code in (TIMEOUT, NO_MESSAGES)
+        if not expected:
+            _log.info("%s: %d %s", self._key.subjects.stream, status.code, status.description)
+        if status.code == BAD_REQUEST:
+            _log.error("the server does not understand our pull requests: %s", status.description)
+        if expected and self.ledger.lapse(token, status.pending):
+            self._wake.set()
+        else:  # 409 and 503: deleted, moved, shut down; ask for it before pulling again
+            self._missing = True
+            self.renew()

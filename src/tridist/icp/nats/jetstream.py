@@ -1,0 +1,164 @@
+"""Questions to the server and its replies: publishes with an ack, and the JetStream API."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from nats.nuid import NUID
+
+from tridist.errors import ConnectionFailedError, TridistError
+from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.headers import NO_RESPONDERS, parse_status
+from tridist.icp.nats.tasks import OwnedTasks
+
+API = "$JS.API"
+
+
+class RefusedError(ConnectionFailedError):
+    """The server answered, with an error.
+
+    Attributes:
+        server_code: JetStream's ``err_code``; 503 when nothing listens on the subject (no such stream, no JetStream).
+    """
+
+    server_code: int
+
+    def __init__(self, address: str, reason: str, server_code: int) -> None:
+        super().__init__(address, reason)
+        self.server_code = server_code
+
+
+@dataclass(slots=True)
+class _Question:
+    subject: str
+    payload: bytes
+    headers: dict[str, str] | None
+    reply: str
+    answer: asyncio.Future[Message]
+    sent: bool = False
+
+
+class JetStream:
+    """Asks the server; any number of questions at once share one inbox.
+
+    A question that the server did not answer before the connection was lost is asked again on the new one: what it
+    does is idempotent, or (a publish) at least once.
+    """
+
+    def __init__(self, connection: NatsConnection, tasks: OwnedTasks) -> None:
+        self.connection = connection
+        self._tasks = tasks
+        self._questions: dict[str, _Question] = {}
+        self._tokens = itertools.count()
+        self._prefix = f"{connection.config.inbox_prefix}.{NUID().next().decode()}."
+        connection.on_reconnect.append(self._ask_again)
+        connection.on_denied.append(self._deny)
+
+    async def open(self) -> None:
+        """Start to listen for replies."""
+        await self.connection.subscribe(self._prefix + "*", self._receive)
+
+    async def ask(
+        self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float | None = None
+    ) -> Message:
+        """Publish and wait for the reply.
+
+        Raises:
+            RefusedError: nothing listens on the subject.
+            ConnectionFailedError: no reply came within ``timeout`` seconds, or we may not publish there.
+            PlaneClosedError: the plane was closed meanwhile.
+        """
+        loop = asyncio.get_running_loop()
+        seconds = self.connection.config.reply_timeout if timeout is None else timeout
+        token = str(next(self._tokens))
+        question = _Question(subject, payload, headers, self._prefix + token, loop.create_future())
+        self._questions[token] = question
+        timer = loop.call_later(seconds, self._expire, question, seconds)
+        try:
+            await self.connection.publish(subject, payload, reply=question.reply, headers=headers)
+            question.sent = True
+            return await question.answer
+        finally:
+            timer.cancel()
+            del self._questions[token]
+            if not question.answer.cancel() and not question.answer.cancelled():
+                question.answer.exception()  # it may never have been awaited: nothing to complain about
+
+    async def publish(
+        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, timeout: float | None = None
+    ) -> int:
+        """Publish to a stream; return the message's sequence number there once the server has it.
+
+        Raises:
+            RefusedError: the server did not take it.
+            ConnectionFailedError: it did not answer.
+            PlaneClosedError: the plane was closed meanwhile.
+        """
+        return int(self._read(await self.ask(subject, payload, headers=headers, timeout=timeout)).get("seq", 0))
+
+    async def call(self, endpoint: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+        """Call a function of the JetStream API, such as ``STREAM.INFO.<name>``.
+
+        Raises:
+            RefusedError: the server says no.
+            ConnectionFailedError: it did not answer.
+            PlaneClosedError: the plane was closed meanwhile.
+        """
+        return self._read(await self.ask(f"{API}.{endpoint}", json.dumps(body).encode() if body else b""))
+
+    def fail_all(self, error: TridistError) -> None:
+        """End every wait for a reply with ``error``."""
+        for question in self._questions.values():
+            _fail(question, error)
+
+    def _read(self, message: Message) -> dict[str, Any]:
+        address = self.connection.config.address
+        try:
+            reply = json.loads(message.data)
+            error = reply.get("error")
+        except (ValueError, AttributeError) as broken:
+            raise ConnectionFailedError(address, "the server's reply is not JSON") from broken
+        if error is not None:
+            code = error.get("err_code") or error.get("code") or 0
+            raise RefusedError(address, f"refused: {error.get('description', 'no reason given')}", code)
+        return dict(reply)
+
+    def _receive(self, message: Message) -> None:
+        question = self._questions.get(message.subject.rpartition(".")[2])
+        if question is None or question.answer.done():
+            return
+        status = parse_status(message.header) if message.header else None
+        if status is not None and status.code == NO_RESPONDERS:
+            reason = f"nothing answers on {question.subject} (no such stream or consumer, or JetStream is off)"
+            _fail(question, RefusedError(self.connection.config.address, reason, NO_RESPONDERS))
+        else:
+            question.answer.set_result(message)
+
+    def _expire(self, question: _Question, seconds: float) -> None:
+        _fail(question, self.connection.failure(f"no answer on {question.subject} within {seconds:g} s"))
+
+    def _deny(self, text: str) -> None:
+        # nats-py passes the server's text on in lower case.
+        for question in self._questions.values():
+            if f'"{question.subject.lower()}"' in text.lower():
+                _fail(question, self.connection.failure(f"not permitted to publish to {question.subject}"))
+
+    def _ask_again(self) -> None:
+        for question in self._questions.values():
+            if question.sent and not question.answer.done():
+                self._tasks.spawn(self._send_again(question))
+
+    async def _send_again(self, question: _Question) -> None:
+        await self.connection.publish(
+            question.subject, question.payload, reply=question.reply, headers=question.headers
+        )
+
+
+def _fail(question: _Question, error: TridistError) -> None:
+    if not question.answer.done():
+        question.answer.set_exception(error)

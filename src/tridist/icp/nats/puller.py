@@ -1,0 +1,219 @@
+"""The requests of one operator, from its shared consumer and from the one for this worker alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+from typing_extensions import override
+
+from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
+from tridist.icp.codec import encode_response
+from tridist.icp.messages import ErrorInfo, InferenceResponse
+from tridist.icp.nats.connection import Message
+from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery, nak
+from tridist.icp.nats.feed import Feed
+from tridist.icp.nats.headers import AckSubject
+from tridist.icp.nats.intake import Refusal, judge
+from tridist.icp.nats.streams import ConsumerKey, Streams
+from tridist.icp.nats.tasks import OwnedTasks
+from tridist.icp.request_plane import RequestPuller, has_expired
+from tridist.icp.subjects import OperatorSubjects
+
+_log = logging.getLogger(__name__)
+_SIGNS_OF_LIFE = 3
+"""How many in-progress acks go out in one ack wait: two may come late."""
+
+
+class NatsPuller(RequestPuller):
+    """Pulls the requests of one operator version.
+
+    A slot counts as taken from the moment its request arrives here until it is settled. Direct requests may take slots
+    for which a shared request was asked for already: the shared pull is revoked then.
+
+    Args:
+        streams: makes the consumers.
+        subjects: which operator.
+        component_id: whose direct requests to pull.
+        slots: the most unsettled requests handed out at a time.
+        closed: called when the puller is closed.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        subjects: OperatorSubjects,
+        component_id: str,
+        slots: int,
+        closed: Callable[[NatsPuller], None],
+    ) -> None:
+        self._connection = streams.jetstream.connection
+        self._subjects = subjects
+        self._component_id = component_id
+        self._config = streams.delivery
+        self._slots = slots
+        self._closed = closed
+        self._queues: tuple[deque[NatsDelivery], deque[NatsDelivery]] = deque(), deque()
+        self._held: set[NatsDelivery] = set()
+        self._held_direct = 0
+        self._changed = asyncio.Event()
+        self._stopped = False
+        self._failure: PlaneError | None = None
+        self._tasks, self._running = OwnedTasks(), OwnedTasks()
+        self._direct = Feed(streams, ConsumerKey(subjects, component_id), slots,
+            lambda: slots - self._held_direct, lambda message, ack: self._take(message, ack, direct=True),
+        )  # fmt: skip
+        self._shared = Feed(streams, ConsumerKey(subjects), slots,
+            lambda: slots - len(self._held), lambda message, ack: self._take(message, ack, direct=False),
+        )  # fmt: skip
+
+    async def open(self) -> None:
+        """Make the consumers if they are missing, and start pulling.
+
+        Raises:
+            ConnectionFailedError: the server refused or did not answer.
+        """
+        feeds = (self._direct, self._shared)
+        try:
+            for feed in feeds:
+                await feed.open()
+        except BaseException:
+            await self.close()
+            raise
+        for feed in feeds:
+            self._running.spawn(feed.run())
+        self._running.spawn(self._stay_alive())
+
+    async def __anext__(self) -> NatsDelivery:
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            if self._stopped:
+                raise StopAsyncIteration
+            delivery = self._next()
+            if delivery is not None:
+                return delivery
+            self._changed.clear()
+            await self._changed.wait()
+
+    @override
+    async def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        self._changed.set()
+        await asyncio.gather(self._direct.close(), self._shared.close())
+        for queue in self._queues:
+            while queue:
+                await self._try_to(queue.popleft().give_back())
+
+    @override
+    async def close(self) -> None:
+        await self.stop()
+        # Nobody extends what is still held from here on: let others have it now instead of after the ack wait.
+        for delivery in list(self._held):
+            await self._try_to(delivery.give_back())
+        await self._tasks.settle(self._connection.config.reply_timeout)
+        await self._end_tasks()
+
+    async def abort(self, error: PlaneError) -> None:
+        """End at once, with ``error`` for whoever iterates; the server finds out by itself."""
+        self.fail(error)
+        await self._end_tasks()
+
+    def fail(self, error: PlaneError) -> None:
+        """End the iteration with ``error``."""
+        if self._failure is None and not self._stopped:
+            self._failure = error
+        self._stopped = True
+        self._changed.set()
+
+    async def _end_tasks(self) -> None:
+        await self._running.end()
+        await self._tasks.end()
+        self._closed(self)
+
+    def _next(self) -> NatsDelivery | None:
+        direct, shared = self._queues
+        while (direct or shared) and len(self._held) - len(direct) - len(shared) < self._slots:
+            delivery = (direct or shared).popleft()
+            if not has_expired(delivery.request):
+                return delivery
+            self._tasks.spawn(self._settle(delivery, TERM))
+            self._free(delivery)
+        return None
+
+    def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
+        if self._stopped:
+            self._tasks.spawn(self._connection.publish(message.reply, nak(0)))
+            return
+        verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
+        if isinstance(verdict, Refusal):
+            self._tasks.spawn(self._refuse(verdict, message.reply, ack.deliveries))
+            return
+        now = asyncio.get_running_loop().time()
+        delivery = NatsDelivery(verdict, ack.deliveries, message.reply, self._settle, direct=direct, received_at=now)
+        self._held.add(delivery)
+        self._queues[0 if direct else 1].append(delivery)
+        if direct:
+            self._held_direct += 1
+            self._shared.revoke()
+        self._changed.set()
+
+    async def _settle(self, delivery: NatsDelivery, verdict: bytes) -> None:
+        if delivery not in self._held:
+            return
+        self._free(delivery)
+        await self._connection.publish(delivery.ack_subject, verdict)
+
+    def _free(self, delivery: NatsDelivery) -> None:
+        self._held.discard(delivery)
+        if delivery.direct:
+            self._held_direct -= 1
+        if not self._stopped:
+            self._direct.refill()
+            self._shared.refill()
+        self._changed.set()
+
+    async def _refuse(self, refusal: Refusal, ack_subject: str, attempt: int) -> None:
+        if refusal.error is not None:
+            _log.warning("refused a request of %s: %s", self._subjects.stream, refusal.error)
+            if refusal.reply_to:
+                response = InferenceResponse(
+                    request_id=refusal.request_id,
+                    error=ErrorInfo.of(refusal.error),
+                    component_id=self._component_id,
+                    attempt=attempt,
+                )
+                await self._connection.publish(refusal.reply_to, encode_response(response))
+        await self._connection.publish(ack_subject, TERM)
+        self._direct.refill()
+        self._shared.refill()
+
+    async def _stay_alive(self) -> None:
+        """Tell the server every third of the ack wait that we still work on what we hold; watch the feeds."""
+        loop = asyncio.get_running_loop()
+        while True:
+            pause = min(self._shared.ack_wait, self._direct.ack_wait) / _SIGNS_OF_LIFE
+            await asyncio.sleep(min(pause, self._config.heartbeat))
+            now = loop.time()
+            if not self._stopped:
+                self._direct.check(now)
+                self._shared.check(now)
+            if self._connection.connected:
+                # Young ones have time until the next round; most are done by then and cost nothing here.
+                old = [d for d in self._held if now - d.received_at > pause / 2]
+                for delivery in old:
+                    await self._try_to(self._connection.publish(delivery.ack_subject, IN_PROGRESS))
+
+    async def _try_to(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except PlaneClosedError:
+            pass
+        except ConnectionFailedError as error:  # the request comes back after the ack wait, to us or another
+            _log.warning("%s: %s", self._subjects.stream, error)
+        except TridistError:
+            _log.exception("%s", self._subjects.stream)

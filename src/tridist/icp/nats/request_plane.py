@@ -1,0 +1,266 @@
+"""The request plane on NATS JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from typing_extensions import override
+
+from tridist.errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    InvalidMessageError,
+    MessageTooLargeError,
+    PlaneClosedError,
+    PlaneError,
+    TridistError,
+    UnsupportedProtocolError,
+)
+from tridist.icp.codec import decode_response, encode_request, encode_response
+from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.nats import inspection
+from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig
+from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.headers import NO_RESPONDERS, header_size, time_to_live
+from tridist.icp.nats.intake import is_inbox
+from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.puller import NatsPuller
+from tridist.icp.nats.status import StatusExchange
+from tridist.icp.nats.streams import ConsumerKey, Streams
+from tridist.icp.nats.tasks import OwnedTasks
+from tridist.icp.request_plane import RequestPlane, has_expired
+from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
+from tridist.icp.status import QueueStatus, WorkerStatus
+from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox
+
+_log = logging.getLogger(__name__)
+_NAME = "request plane"
+_HANDLER_SECONDS = 1.0
+_NO_TTL = 10166
+"""The server's ``err_code`` for a message with a TTL in a stream that was made without."""
+
+
+@dataclass(slots=True)
+class _Receipt:
+    """Where a request went, and its number in the stream once the server has it."""
+
+    key: ConsumerKey
+    sequence: int | None = None
+
+
+class NatsRequestPlane(RequestPlane):
+    """A component on a NATS server with JetStream.
+
+    Args:
+        config: how to connect; a URL is short for ``NatsConfig(urls=…)``.
+        streams: how to make the streams of operators that have none yet.
+        delivery: how requests reach workers.
+        component_id: this component's id; by default a new one.
+    """
+
+    def __init__(
+        self,
+        config: NatsConfig | str | None = None,
+        streams: StreamConfig | None = None,
+        delivery: DeliveryConfig | None = None,
+        *,
+        component_id: str | None = None,
+    ) -> None:
+        self.config = NatsConfig(urls=config) if isinstance(config, str) else config or NatsConfig()
+        self.component_id = uuid.uuid4().hex if component_id is None else check_name("component_id", component_id)
+        self.namespace = self.config.namespace
+        self._stream_config = streams or StreamConfig()
+        self._delivery_config = delivery or DeliveryConfig()
+        self._inbox = response_inbox(self.namespace, self.component_id)
+        self._router = ResponseRouter()
+        self._pullers: set[NatsPuller] = set()
+        self._handlers, self._tasks = OwnedTasks(), OwnedTasks()
+        self._subjects = functools.lru_cache(maxsize=1024)(functools.partial(OperatorSubjects, self.namespace))
+        self._open = False
+
+    @property
+    @override
+    def max_payload(self) -> int:
+        return self._connection.max_payload
+
+    @override
+    async def open(self) -> None:
+        if self._open:
+            return
+        # Made here and not in the constructor: they belong to the running loop.
+        self._connection = NatsConnection(self.config, self.component_id)
+        self._jetstream = JetStream(self._connection, self._tasks)
+        self._streams = Streams(self._jetstream, self._stream_config, self._delivery_config)
+        self._status = StatusExchange(self._connection, self.namespace)
+        self._connection.on_lost.append(self._lost)
+        await self._connection.open()
+        try:
+            await self._jetstream.open()
+            await self._connection.subscribe(self._inbox, self._receive)
+            await self._connection.flush()
+        except BaseException:
+            await self._connection.close(flush=False)
+            raise
+        self._open = True
+
+    @override
+    async def close(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        closed = PlaneClosedError(_NAME)
+        for puller in list(self._pullers):
+            puller.fail(closed)
+        await asyncio.gather(*(puller.close() for puller in list(self._pullers)), return_exceptions=True)
+        await self._end(closed, flush=True)
+
+    @override
+    async def abort(self) -> None:
+        if not self._open:
+            return
+        self._open = False
+        closed = PlaneClosedError(_NAME)
+        await asyncio.gather(*(puller.abort(closed) for puller in list(self._pullers)))
+        await self._end(closed, flush=False)
+
+    @override
+    async def post_request(
+        self,
+        request: InferenceRequest,
+        *,
+        component_id: str | None = None,
+        response_handler: ResponseHandler | None = None,
+    ) -> ResponseStream:
+        self._check_open()
+        key = ConsumerKey(self._subjects(request.operator, request.version), component_id)
+        subject = key.subject
+        remaining = request.remaining()
+        if remaining is not None and remaining <= 0:
+            raise DeadlineExceededError(request.id, request.operator, "queued")
+        posted = replace(request, reply_to=self._inbox)
+        data = encode_request(posted)
+        headers = None if remaining is None else time_to_live(remaining)
+        self._check_size(len(data) + header_size(headers))
+        receipt = _Receipt(key)
+        # Before the request goes out: its answer may be here before the server's ack is.
+        stream = self._router.open(posted, functools.partial(self._on_deadline, receipt))
+        try:
+            receipt.sequence = await self._publish(posted, subject, data, headers, key.subjects)
+        except BaseException:
+            await stream.aclose()
+            raise
+        if response_handler is not None:
+            self._handlers.spawn(stream.deliver_to(response_handler))
+        return stream
+
+    @override
+    async def pull_requests(self, operator: str, version: int = 1, *, slots: int = 1) -> NatsPuller:
+        self._check_open()
+        if slots < 1:
+            raise InvalidArgumentError("slots", slots, "must be at least 1")
+        puller = NatsPuller(
+            self._streams,
+            self._subjects(operator, version),
+            self.component_id,
+            slots,
+            self._pullers.discard,
+        )
+        self._pullers.add(puller)
+        await puller.open()
+        return puller
+
+    @override
+    async def post_response(self, response: InferenceResponse, request: InferenceRequest) -> None:
+        self._check_open()
+        if not is_inbox(self.namespace, request.reply_to):
+            raise InvalidArgumentError("reply_to", request.reply_to, "is no component's inbox of this namespace")
+        data = encode_response(response)
+        self._check_size(len(data))
+        await self._connection.publish(request.reply_to, data)
+
+    @override
+    async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
+        self._check_open()
+        await self._status.serve(status, self._tasks)
+
+    @override
+    async def collect_status(self, *, timeout: float = 0.5) -> list[WorkerStatus]:
+        self._check_open()
+        return await self._status.collect(timeout)
+
+    @override
+    async def queues(self) -> list[QueueStatus]:
+        self._check_open()
+        return await inspection.queues(self._jetstream, self.namespace)
+
+    async def _publish(
+        self,
+        request: InferenceRequest,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str] | None,
+        subjects: OperatorSubjects,
+    ) -> int:
+        """Publish; make the stream if it is missing (it is asked for once, and may be deleted later)."""
+        remaining = request.remaining()
+        timeout = self.config.reply_timeout
+        limit = timeout if remaining is None else min(timeout, max(remaining, 0.0))
+        try:
+            await self._streams.ensure(subjects)
+            try:
+                return await self._jetstream.publish(subject, data, headers=headers, timeout=limit)
+            except RefusedError as error:
+                if error.server_code == NO_RESPONDERS:
+                    self._streams.forget(subjects)
+                    await self._streams.ensure(subjects)
+                elif error.server_code == _NO_TTL:
+                    headers = None
+                else:
+                    raise
+            return await self._jetstream.publish(subject, data, headers=headers, timeout=limit)
+        except ConnectionFailedError as error:
+            if has_expired(request):
+                raise DeadlineExceededError(request.id, request.operator, "unknown") from error
+            raise
+
+    def _on_deadline(self, receipt: _Receipt, stream: ResponseStream) -> None:
+        self._tasks.spawn(self._fail_late(receipt, stream))
+
+    async def _fail_late(self, receipt: _Receipt, stream: ResponseStream) -> None:
+        request = stream.request
+        where = await inspection.stage(self._jetstream, receipt.key, receipt.sequence)
+        stream.fail(DeadlineExceededError(request.id, request.operator, where))
+
+    def _receive(self, message: Message) -> None:
+        try:
+            self._router.route(decode_response(message.data))
+        except (InvalidMessageError, UnsupportedProtocolError) as error:
+            _log.warning("dropped a response that does not decode: %s", error)
+
+    def _lost(self, error: PlaneError) -> None:
+        for puller in self._pullers:
+            puller.fail(error)
+        self._router.fail_all(error)
+        self._jetstream.fail_all(error)
+
+    async def _end(self, error: TridistError, *, flush: bool) -> None:
+        self._jetstream.fail_all(error)
+        self._router.fail_all(error)
+        await self._handlers.settle(_HANDLER_SECONDS)
+        await self._handlers.end()
+        await self._tasks.end()
+        await self._connection.close(flush=flush)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise PlaneClosedError(_NAME)
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_payload:
+            raise MessageTooLargeError(size, self.max_payload)

@@ -1,0 +1,130 @@
+"""Streams and consumers: made by whoever comes first, left as they are when they exist."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tridist.icp.nats.config import DeliveryConfig, StreamConfig
+from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects
+
+_NANOSECONDS = 1_000_000_000
+_STREAM_EXISTS = 10058
+_CONSUMER_EXISTS = (10013, 10148)
+_MAX_WAITING = 16_384
+"""Pull requests that may wait at one consumer. The default of 512 is less than the workers of a large operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerKey:
+    """One consumer of an operator's stream.
+
+    Attributes:
+        subjects: the operator.
+        component_id: the worker whose direct requests it holds; None for the shared one.
+    """
+
+    subjects: OperatorSubjects
+    component_id: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The consumer's name."""
+        return SHARED_CONSUMER if self.component_id is None else OperatorSubjects.direct_consumer(self.component_id)
+
+    @property
+    def subject(self) -> str:
+        """The requests that it holds."""
+        return self.subjects.shared if self.component_id is None else self.subjects.direct(self.component_id)
+
+
+class Streams:
+    """Makes the streams and consumers of one plane.
+
+    Attributes:
+        jetstream: the server.
+        delivery: how requests reach workers.
+    """
+
+    def __init__(self, jetstream: JetStream, streams: StreamConfig, delivery: DeliveryConfig) -> None:
+        self.jetstream = jetstream
+        self.delivery = delivery
+        self._config = streams
+        self._known: set[OperatorSubjects] = set()
+
+    async def ensure(self, subjects: OperatorSubjects) -> None:
+        """Make the operator's stream unless it is known to exist.
+
+        Raises:
+            ConnectionFailedError: the server refused it or did not answer.
+        """
+        if subjects in self._known:
+            return
+        try:
+            await self.jetstream.call(f"STREAM.CREATE.{subjects.stream}", self._stream(subjects))
+        except RefusedError as error:
+            if error.server_code != _STREAM_EXISTS:  # there with another configuration: that is its owner's choice
+                raise
+        self._known.add(subjects)
+
+    def forget(self, subjects: OperatorSubjects) -> None:
+        """The stream turned out to be gone: make it again next time."""
+        self._known.discard(subjects)
+
+    async def ensure_consumer(self, key: ConsumerKey) -> float:
+        """Make the stream and the consumer unless they exist.
+
+        Returns:
+            Its ack wait in seconds, which is another's choice when another made it.
+
+        Raises:
+            ConnectionFailedError: the server refused it or did not answer.
+        """
+        self.forget(key.subjects)  # whoever asks has a reason to: it begins, or a pull request failed
+        await self.ensure(key.subjects)
+        path = f"{key.subjects.stream}.{key.name}"
+        try:
+            made = await self.jetstream.call(f"CONSUMER.CREATE.{path}.{key.subject}", self._consumer(key))
+        except RefusedError as error:
+            if error.server_code not in _CONSUMER_EXISTS:
+                raise
+            made = await self.jetstream.call(f"CONSUMER.INFO.{path}")
+        return float(made["config"].get("ack_wait") or self.delivery.ack_wait * _NANOSECONDS) / _NANOSECONDS
+
+    def _stream(self, subjects: OperatorSubjects) -> dict[str, Any]:
+        config = self._config
+        return {
+            "name": subjects.stream,
+            "subjects": [subjects.all],
+            "retention": "workqueue",
+            "discard": "new",
+            "storage": config.storage,
+            "num_replicas": config.replicas,
+            "max_age": _nanoseconds(config.max_age),
+            "max_bytes": -1 if config.max_bytes is None else config.max_bytes,
+            "max_msgs": -1 if config.max_messages is None else config.max_messages,
+            "allow_msg_ttl": True,
+        }
+
+    def _consumer(self, key: ConsumerKey) -> dict[str, Any]:
+        config: dict[str, Any] = {
+            "name": key.name,
+            "durable_name": key.name,
+            "filter_subject": key.subject,
+            "ack_policy": "explicit",
+            "deliver_policy": "all",
+            "replay_policy": "instant",
+            "ack_wait": _nanoseconds(self.delivery.ack_wait),
+            # Not the server's business: a request beyond its attempts must reach a worker, which tells its client.
+            "max_deliver": -1,
+            "max_ack_pending": -1,
+            "max_waiting": _MAX_WAITING,
+        }
+        if key.component_id is not None:
+            config["inactive_threshold"] = _nanoseconds(self.delivery.direct_expiry)
+        return {"stream_name": key.subjects.stream, "config": config, "action": "create"}
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * _NANOSECONDS)
