@@ -132,7 +132,7 @@ class Caller:
 _NOWHERE = Surroundings()
 
 
-def _deadline(timeout: float | None, outer: float | None) -> float | None:
+def _deadline(timeout: object, outer: float | None) -> float | None:
     if timeout is None:
         return outer
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:

@@ -1,0 +1,255 @@
+"""A worker from start to drain, on in-memory planes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+import numpy as np
+import pytest
+
+import tridist
+from support.hosting import hosting
+from tridist import errors
+
+
+async def echo(x):
+    return {"y": x}
+
+
+async def slow(x):
+    await asyncio.sleep(0.3)
+    return {"y": x}
+
+
+async def stuck():
+    await asyncio.sleep(60)
+
+
+async def broken(x):
+    raise ValueError(f"cannot do {x.shape}")
+
+
+async def refusing(x):
+    raise errors.InvalidTensorError("x", 1, "is odd")
+
+
+class Stage(tridist.Operator):
+    """Passes references through two other operators."""
+
+    receives = "references"
+
+    async def execute(self, request):
+        first = await self.remote("echo").post_request({"x": request["x"]}, resolve=False)
+        second = await self.remote("echo").post_request({"x": first["y"]}, resolve=False)
+        return {"y": second["y"], "x": request["x"]}
+
+
+async def test_references_pass_through_without_their_bytes_and_all_are_released():
+    async with hosting(echo, Stage) as hosted:
+        array = np.random.default_rng(1).random(100_000)
+        before = hosted.worker.status().tensors.fetched
+        response = await hosted.client.post_request("Stage", {"x": array})
+        np.testing.assert_array_equal(response["y"], array)
+        np.testing.assert_array_equal(response["x"], array)
+        # echo fetches its input twice; Stage fetches nothing.
+        assert hosted.worker.status().tensors.fetched - before == 2
+        assert hosted.worker.status().tensors.references == 0
+        assert hosted.client.statistics().references == 0
+
+
+async def test_unresolved_outputs_stay_with_the_worker_until_released():
+    async with hosting(echo) as hosted:
+        response = await hosted.client.post_request("echo", {"x": np.arange(10_000)}, resolve=False)
+        remote = response["y"]
+        assert remote.shape == (10_000,)
+        assert hosted.worker.status().tensors.references == 1
+        async with remote:
+            np.testing.assert_array_equal(await remote.numpy(), np.arange(10_000))
+        assert hosted.worker.status().tensors.references == 0
+
+
+async def test_what_an_operator_raises_reaches_the_client_and_the_worker_serves_on(caplog):
+    async with hosting(broken, refusing, echo) as hosted:
+        with pytest.raises(errors.OperatorError, match=r"'broken' raised ValueError: cannot do \(3,\)") as raised:
+            await hosted.client.post_request("broken", {"x": np.arange(3)})
+        assert raised.value.exception == "ValueError"
+        with pytest.raises(errors.InvalidTensorError, match="is odd"):
+            await hosted.client.post_request("refusing", {"x": 1})
+        assert int((await hosted.client.post_request("echo", {"x": 1}))["y"]) == 1
+        counts = {o.name: (o.completed, o.failed) for o in hosted.worker.status().operators}
+        assert counts == {"broken": (0, 1), "refusing": (0, 1), "echo": (1, 0)}
+    assert any(r.levelno == logging.ERROR and r.name == "tridist.operator.broken" for r in caplog.records)
+
+
+async def test_a_deadline_ends_the_operator_s_work():
+    async with hosting(stuck) as hosted:
+        started = time.monotonic()
+        with pytest.raises(errors.DeadlineExceededError) as raised:
+            await hosted.client.post_request("stuck", timeout=0.3)
+        assert raised.value.stage == "running"
+        await asyncio.sleep(0.2)
+        assert time.monotonic() - started < 5
+        assert hosted.worker.status().operators[0].running == 0
+
+
+async def test_nested_requests_inherit_the_deadline():
+    seen = []
+
+    class Inner(tridist.Operator):
+        async def execute(self, request):
+            seen.append(request.message.deadline)
+            return {}
+
+    class Outer(tridist.Operator):
+        async def execute(self, request):
+            seen.append(request.message.deadline)
+            await self.remote("Inner").post_request(timeout=1000)
+            return {}
+
+    async with hosting(Inner, Outer) as hosted:
+        await hosted.client.post_request("Outer", timeout=5, trace_context={"traceparent": "t"})
+    assert seen[0] == seen[1]
+
+
+async def test_more_requests_than_slots_wait_in_the_queue():
+    running, most = 0, 0
+
+    async def counted():
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+
+    config = tridist.OperatorConfig(name="counted", implementation=counted, max_in_flight=3)
+    async with hosting(config) as hosted:
+        await asyncio.gather(*(_single(hosted.client, "counted") for _ in range(20)))
+    assert most == 3
+
+
+async def _single(client, name, inputs=None, **options):
+    return await client.post_request(name, inputs, **options)
+
+
+async def test_draining_finishes_what_runs():
+    async with hosting(slow) as hosted:
+        call = asyncio.ensure_future(_single(hosted.client, "slow", {"x": 7}))
+        await asyncio.sleep(0.1)
+        await hosted.worker.drain()
+        assert int((await call)["y"]) == 7
+
+
+async def test_draining_gives_back_what_does_not_finish():
+    async with hosting(stuck, grace_period=0.1) as hosted:
+        call = asyncio.ensure_future(_single(hosted.client, "stuck"))
+        await asyncio.sleep(0.1)
+        await hosted.worker.drain()
+        (queue,) = await hosted.client.queues()
+        assert (queue.waiting, queue.running) == (1, 0)
+        answered = tridist.OperatorConfig(name="stuck", implementation=_done)
+        config = tridist.WorkerConfig(operators=(answered,), planes=hosted.planes, linger=0)
+        async with tridist.Worker(config):
+            assert (await asyncio.wait_for(call, 10)).attempt == 2
+
+
+async def _done():
+    return {}
+
+
+class FailsToSetUp(tridist.Operator):
+    torn_down = False
+
+    async def set_up(self):
+        raise RuntimeError("no weights")
+
+    async def execute(self, request):
+        return {}
+
+    async def tear_down(self):
+        FailsToSetUp.torn_down = True
+
+
+async def test_a_failing_set_up_keeps_the_worker_from_starting():
+    with pytest.raises(errors.OperatorLoadError, match=r"FailsToSetUp.*RuntimeError: no weights"):
+        async with hosting(FailsToSetUp):
+            pass
+    assert FailsToSetUp.torn_down
+
+
+@pytest.mark.parametrize(
+    ("implementation", "reason"),
+    [
+        ("no_such_module:Thing", "No module named"),
+        ("json:no_such_thing", "has no 'no_such_thing'"),
+        ("json:JSONEncoder", "neither an Operator class nor a function"),
+    ],
+)
+async def test_an_implementation_that_cannot_be_loaded_says_why(implementation, reason):
+    with pytest.raises(errors.OperatorLoadError, match=reason):
+        async with hosting(tridist.OperatorConfig(name="x", implementation=implementation)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"name": "a.b"}, "operator"),
+        ({"version": 0}, "version"),
+        ({"max_in_flight": 0}, "max_in_flight"),
+        ({"implementation": "module"}, "implementation"),
+        ({"implementation": "triton"}, "repository"),
+    ],
+)
+def test_operator_configurations_are_checked(fields, field):
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        tridist.OperatorConfig(**{"name": "x", "implementation": "m:C", **fields})
+    assert raised.value.field == field
+
+
+def test_worker_configurations_are_checked():
+    operator = tridist.OperatorConfig(name="x", implementation="m:C")
+    for fields, field in (
+        ({"operators": ()}, "operators"),
+        ({"operators": (operator, operator)}, "operators"),
+        ({"operators": (operator,), "name": "a b"}, "worker"),
+        ({"operators": (operator,), "grace_period": -1}, "grace_period"),
+    ):
+        with pytest.raises(errors.InvalidArgumentError) as raised:
+            tridist.WorkerConfig(**fields)
+        assert raised.value.field == field
+
+
+async def test_direct_requests_reach_the_worker_that_is_named():
+    async with hosting(echo) as hosted:
+        worker_id = hosted.worker.component_id
+        response = await hosted.client.post_request("echo", {"x": 1}, component_id=worker_id)
+        assert response.component_id == worker_id
+        with pytest.raises(errors.DeadlineExceededError):
+            await hosted.client.post_request("echo", {"x": 1}, component_id="nobody", timeout=0.2)
+
+
+async def test_large_messages_turn_to_references_by_themselves():
+    async with hosting(echo, _many, inline_threshold=1 << 30) as hosted:
+        big = np.zeros(3 << 20, np.uint8)
+        np.testing.assert_array_equal((await hosted.client.post_request("echo", {"x": big}))["y"], big)
+        response = await hosted.client.post_request("_many")
+        assert len(response.outputs) == 20
+        assert all(output.nbytes == 100_000 for output in response.outputs.values())
+
+
+async def _many():
+    return {f"y{index}": np.zeros(100_000, np.uint8) for index in range(20)}
+
+
+async def test_a_forced_placement_holds():
+    async with hosting(echo) as hosted:
+        before = hosted.client.statistics()
+        await hosted.client.post_request("echo", {"x": tridist.by_reference(1)})
+        await hosted.client.post_request("echo", {"x": tridist.inline(np.zeros(5000))})
+        after = hosted.client.statistics()
+        assert (after.referenced - before.referenced, after.inlined - before.inlined) == (1, 1)
+        with pytest.raises(errors.MessageTooLargeError):
+            await hosted.client.post_request("echo", {"x": tridist.inline(np.zeros(1 << 20))})
+        assert hosted.client.statistics().references == 0
