@@ -30,7 +30,7 @@ lint: venv ## ruff, import contracts, shellcheck
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/shellcheck $(SHELL_SCRIPTS)
+	@$(VENV)/bin/shellcheck -x $(SHELL_SCRIPTS)
 
 types: venv ## mypy, strict
 	@$(VENV)/bin/mypy -p tridist -p scripts.bootstrap

@@ -9,7 +9,7 @@ scratch=$(mktemp -d)
 trap 'rm -rf -- "$scratch"' EXIT
 
 "$python" -m venv "$scratch/venv"
-pip() { "$scratch/venv/bin/python" -m pip --disable-pip-version-check --quiet "$@"; }
+pip() { "$scratch/venv/bin/python" -m pip --disable-pip-version-check --quiet --quiet "$@"; }
 # Resolving backtracks through many releases; current pip does that far faster than the one a distribution ships.
 pip install --upgrade pip
 
