@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from support.nats import nats_request_planes
+from support.ucx import ucx_data_planes
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
 from tridist.icp.request_plane import RequestPlane
@@ -48,4 +49,4 @@ async def memory_data_planes() -> AsyncIterator[OpenDataPlane]:
 
 
 REQUEST_PLANES = {"memory": memory_request_planes, "nats": nats_request_planes}
-DATA_PLANES = {"memory": memory_data_planes}
+DATA_PLANES = {"memory": memory_data_planes, "ucx": ucx_data_planes}

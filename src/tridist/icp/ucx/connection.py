@@ -25,8 +25,7 @@ class Connection(Link):
     """One producer."""
 
     def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
-        super().__init__(context)
-        self._config = config
+        super().__init__(context, config)
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._slots = asyncio.Semaphore(MAX_TRANSFERS)

@@ -33,12 +33,14 @@ class Lane:
     Args:
         context: where it lives.
         on_failure: called once, soon after UCX has found the peer gone.
+        busy_poll: seconds to poll after `stay_awake` before sleeping.
     """
 
-    def __init__(self, context: UcxContext, on_failure: Callable[[str], None]) -> None:
+    def __init__(self, context: UcxContext, on_failure: Callable[[str], None], busy_poll: float) -> None:
         self._ucxx = context.ucxx
         self._loop = context.thread.loop
         self._on_failure = on_failure
+        self._busy_poll = busy_poll
         self._worker: Any = self._ucxx.worker(
             context.handle, enable_delayed_submission=False, enable_python_future=False
         )
@@ -47,6 +49,7 @@ class Lane:
         self._endpoint: Any = None
         self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
         self._driving = False
+        self._awake_until = 0.0
         self._transports: frozenset[str] = frozenset()
         self._loop.add_reader(self._events, self.drive)
 
@@ -147,7 +150,15 @@ class Lane:
         self._worker.progress()
         if self._pending:
             self._settle()
-        if self._worker is not None and not self._worker.arm():
+        if self._worker is None:
+            return
+        if (self._busy_poll and self._loop.time() < self._awake_until) or not self._worker.arm():
+            self._drive_soon()
+
+    def stay_awake(self) -> None:
+        """Expect something soon: do not sleep for the next `busy_poll` seconds."""
+        if self._busy_poll and self._worker is not None:
+            self._awake_until = self._loop.time() + self._busy_poll
             self._drive_soon()
 
     def _drive_soon(self) -> None:

@@ -15,6 +15,7 @@ from typing import Any, cast
 from typing_extensions import override
 
 from tridist.errors import InvalidMessageError, UnsupportedProtocolError
+from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import Frame, FrameReader, Hello, encode
 from tridist.icp.ucx.lane import Lane, LaneError
@@ -32,8 +33,9 @@ class Link(asyncio.Protocol):
     Every call belongs on the context's thread.
     """
 
-    def __init__(self, context: UcxContext) -> None:
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
         self._context = context
+        self._config = config
         self._loop = context.thread.loop
         self._frames = FrameReader()
         self._transport: asyncio.Transport | None = None
@@ -69,7 +71,7 @@ class Link(asyncio.Protocol):
 
     def open_lane(self) -> bytes:
         """Make this side's lane; returns its address for the hello."""
-        self.lane = Lane(self._context, self.abort)
+        self.lane = Lane(self._context, self.abort, self._config.busy_poll)
         self._context.register(self)
         return self.lane.address
 
@@ -81,6 +83,8 @@ class Link(asyncio.Protocol):
         """Send a frame; into the void when the link has ended."""
         if self._transport is not None and not self.ended.done():
             self._transport.write(data)
+            if self.lane is not None:
+                self.lane.stay_awake()
 
     def shut(self) -> None:
         """End the link after the frames that are still to be sent."""

@@ -38,7 +38,7 @@ class ServerLink(Link):
     """One consumer."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(server.context)
+        super().__init__(server.context, server.config)
         self._server = server
         self._sends: set[asyncio.Task[None]] = set()
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)

@@ -1,0 +1,100 @@
+"""A process with one UCX data plane that does what its standard input says, one JSON object a line.
+
+Run by `support.ucx`. The argument is the configuration as JSON; every answer is one line of JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+import numpy as np
+
+from tridist.icp.data_types import DataType
+from tridist.icp.messages import TensorReference
+from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+
+
+def content(size: int, seed: int) -> np.ndarray:
+    """The bytes of a test's tensor: the same in both processes, without sending them."""
+    return np.random.default_rng(seed).integers(0, 256, size, dtype=np.uint8)
+
+
+class Commands:
+    """What a peer can be told."""
+
+    def __init__(self, plane: UcpDataPlane) -> None:
+        self._plane = plane
+        self._tensor: Any = None
+
+    async def put(self, size: int, seed: int, lease: float | None = None, device: int | None = None) -> str:
+        array: Any = content(size, seed)
+        if device is None:
+            array.setflags(write=False)
+        else:
+            import cupy  # noqa: PLC0415 (only where a test asks for a GPU)
+
+            with cupy.cuda.Device(device):
+                array = cupy.asarray(array)
+        return str(self._plane.put(array, inline=False, lease=lease).uri)
+
+    async def get(self, uri: str, size: int, seed: int, times: int = 1, device: str = "cpu") -> bool:
+        """Whether the tensor holds `content` every time."""
+        reference = TensorReference(DataType.UINT8, (size,), size, uri=uri)
+        good = True
+        for _ in range(times):
+            tensor = await self._plane.get(reference, device=device)
+            good = good and str(tensor.device) == device and np.array_equal(tensor.numpy(), content(size, seed))
+        return good
+
+    async def get_for_ever(self, uri: str, size: int) -> None:
+        """Fetch without a pause until something breaks."""
+        reference = TensorReference(DataType.UINT8, (size,), size, uri=uri)
+        while True:
+            await self._plane.get(reference)
+
+    async def release(self, uri: str) -> None:
+        await self._plane.release(TensorReference(DataType.UINT8, (1,), 1, uri=uri))
+
+    async def duplicate(self, uri: str) -> str:
+        return str((await self._plane.create_reference(TensorReference(DataType.UINT8, (1,), 1, uri=uri))).uri)
+
+    async def statistics(self) -> dict[str, Any]:
+        statistics = self._plane.statistics()
+        return {name: getattr(statistics, name) for name in statistics.__dataclass_fields__}
+
+    async def modules(self) -> list[str]:
+        return sorted(sys.modules)
+
+    async def wait_in_get(self, uri: str, size: int) -> None:
+        """Exit without a close while a fetch runs."""
+        reference = TensorReference(DataType.UINT8, (size,), size, uri=uri)
+        self._tensor = asyncio.ensure_future(self._plane.get(reference))
+        await asyncio.sleep(0.005)
+        raise SystemExit(0)
+
+
+async def main() -> None:
+    plane = UcpDataPlane(UcpDataPlaneConfig(**json.loads(sys.argv[1])))
+    await plane.open()
+    commands = Commands(plane)
+    answer({"result": "ready"})
+    loop = asyncio.get_running_loop()
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        request = json.loads(line)
+        try:
+            answer({"result": await getattr(commands, request.pop("command"))(**request)})
+        except Exception as error:  # noqa: BLE001 (the test wants to see it)
+            answer({"error": repr(error)})
+    await plane.close()
+
+
+def answer(reply: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(reply) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
