@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tridist.errors import OperatorLoadError
 from tridist.triton import Provider, load_provider
+
+_log = logging.getLogger(__name__)
 
 
 class TritonCore:
@@ -73,10 +76,14 @@ class TritonCore:
                     await asyncio.to_thread(self._server.unload, model)
 
     async def close(self) -> None:
-        """Stop the core."""
+        """Stop the core; one that does not stop in its time is left to the end of the process, with a line in the log."""
         server, self._server = self._server, None
-        if server is not None:
+        if server is None:
+            return
+        try:
             await asyncio.to_thread(server.stop)
+        except self.provider.TritonError as error:
+            _log.warning("the Triton core did not stop: %s", error)
 
     async def _register(self, folder: str) -> None:
         if folder in self._repositories:

@@ -27,7 +27,8 @@ def from_triton(tensor: Any, provider: Provider) -> Tensor:
     shape = tuple(int(dimension) for dimension in tensor.shape)
     if tensor.memory_type == provider.MemoryType.GPU:
         return Tensor(data_type, shape, _on_gpu(tensor), Device("cuda", tensor.memory_type_id))
-    return Tensor(data_type, shape, np.asarray(_Memory(tensor)))
+    # An empty one may have no address at all, which numpy does not take.
+    return Tensor(data_type, shape, np.asarray(_Memory(tensor)) if tensor.size else np.empty(0, np.uint8))
 
 
 class _Memory:
@@ -39,7 +40,7 @@ class _Memory:
             "version": 3,
             "typestr": "|u1",
             "shape": (tensor.size,),
-            "data": (tensor.data_ptr if tensor.size else 0, False),
+            "data": (tensor.data_ptr, False),
         }
 
 
