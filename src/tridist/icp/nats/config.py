@@ -76,7 +76,7 @@ class NatsConfig:
             noticed that way alone, TCP itself takes minutes.
     """
 
-    urls: str | tuple[str, ...] = DEFAULT_URL
+    urls: str | tuple[str, ...] = field(default=DEFAULT_URL, repr=False)
     namespace: str = "default"
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
@@ -96,7 +96,7 @@ class NatsConfig:
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
         if not self.servers:
-            raise ConfigurationError("urls", self.urls, "is empty")
+            raise ConfigurationError("urls", "", "is empty")
         if (self.user is None) != (self.password is None):
             raise ConfigurationError("user", "…", "and password go together")
         for name in ("connect_timeout", "reconnect_wait", "patience", "reply_timeout", "ping_interval"):

@@ -19,6 +19,7 @@ from tridist.icp.nats.config import NatsConfig
 _log = logging.getLogger(__name__)
 _PLANE = "request plane"
 _FLUSH_SECONDS = 2
+_DISCARD_SECONDS = 0.5
 
 
 class Message(NamedTuple):
@@ -224,8 +225,10 @@ class NatsConnection:
 
     async def _discard(self) -> None:
         self._client.handlers.clear()
-        with contextlib.suppress(Exception):  # half-made connections fail in many ways, and nothing is left to save
-            await self._client.close()
+        # Half-made connections fail in many ways, and nothing is left to save. After a failed TLS handshake nats-py
+        # waits for the end of a stream that never ends.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._client.close(), _DISCARD_SECONDS)
 
     async def _on_error(self, error: Exception) -> None:
         self._last_error = error
