@@ -76,7 +76,7 @@ class TritonCore:
                     await asyncio.to_thread(self._server.unload, model)
 
     async def close(self) -> None:
-        """Stop the core; one that does not stop in its time is left to the end of the process, with a line in the log."""
+        """Stop the core; one that does not stop in its time ends with the process, and the log says so."""
         server, self._server = self._server, None
         if server is None:
             return
