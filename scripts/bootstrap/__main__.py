@@ -1,10 +1,14 @@
-"""`python3 -m scripts.bootstrap`: refuse an old Python in plain words, then do the work."""
+"""`python3 -m scripts.bootstrap`: refuse a Python that cannot work in plain words, then do the work.
+
+Below 3.11 there is no `ucxx`; from 3.13 on there is no numpy 1.x, which Triton's wheel asks for. The code up to the check
+has to be read by any Python 3.
+"""
 
 import sys
 
-if sys.version_info < (3, 10):  # noqa: UP036 - runs before anything is installed, so nothing else has checked it
+if not (3, 11) <= sys.version_info[:2] < (3, 13):
     sys.exit(
-        "tridist needs Python 3.10 or newer, and this is Python {}.{}. "
+        "tridist: the pinned packages need Python 3.11 or 3.12, and this is Python {}.{}. "
         "Name another one: make PYTHON=python3.11 ...".format(*sys.version_info[:2])
     )
 

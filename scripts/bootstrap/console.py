@@ -1,6 +1,8 @@
 """What a newcomer sees: a few calm lines; the noise of pip and apt goes to a log file."""
 
 import contextlib
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +41,7 @@ def run_logged(
         stream.flush()
         with subprocess.Popen(
             command,
+            start_new_session=True,  # a group of its own: stopping it stops pip's build processes too
             stdin=subprocess.DEVNULL,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -76,8 +79,8 @@ def _show_seconds(seconds: float | None) -> None:
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    child.terminate()
-    try:
-        child.wait(timeout=_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=_STOP_SECONDS)

@@ -121,7 +121,7 @@ class Environment:
         if not self.path.exists():
             return "creating .venv"
         if _is_busy(lock):
-            return "the last run was interrupted, making .venv again"
+            return "the last run did not finish, making .venv again"
         if not self.python.exists():
             return ".venv has no working Python, making it again"
         stamp = Stamp.load(self.stamp_path)
