@@ -35,7 +35,7 @@ dependencies() {
 # NVIDIA's images carry the wheel; some install it, some leave that to us.
 official_tritonserver() {
     if "$venv/bin/python" -c 'import tritonserver; tritonserver.Server' 2>/dev/null; then return; fi
-    for wheel in /opt/tritonserver/python/tritonserver-*.whl; do
+    for wheel in "${TRITON_WHEELS:-/opt/tritonserver/python}"/tritonserver-*.whl; do
         if [ ! -e "$wheel" ]; then
             echo "install.sh: no tritonserver package in this base image; name a Triton one with --base-image" >&2
             exit 1

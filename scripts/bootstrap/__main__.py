@@ -1,7 +1,7 @@
 """`python3 -m scripts.bootstrap`: refuse a Python that cannot work in plain words, then do the work.
 
-Below 3.11 there is no `ucxx`; from 3.13 on there is no numpy 1.x, which Triton's wheel asks for. The code up to the check
-has to be read by any Python 3.
+Below 3.11 there is no `ucxx`; from 3.13 on there is no numpy 1.x, which Triton's wheel asks for. Any Python 3 has to be
+able to read the code up to the check.
 """
 
 import sys
