@@ -6,6 +6,7 @@ attributes. The message is built from the attributes, so the two never disagree.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -52,10 +53,11 @@ _REGISTRY[TridistError.code] = TridistError
 
 def error_from_wire(code: str, message: str, attributes: Mapping[str, ErrorAttribute] | None = None) -> TridistError:
     """Rebuild the error that a peer sent; an unknown code becomes a :class:`RemoteError` that keeps it."""
-    clean = {name: value for name, value in (attributes or {}).items() if name.isidentifier() and name not in _RESERVED}
-    cls = _REGISTRY.get(code)
-    if cls is None:
-        cls, clean = RemoteError, {**clean, "remote_code": code}
+    known = _REGISTRY.get(code)
+    cls = RemoteError if known is None else known
+    clean = {name: value for name, value in (attributes or {}).items() if _may_be_set(cls, name)}
+    if known is None:
+        clean["remote_code"] = code
     error = cls.__new__(cls)
     # Not the subclass's constructor: that one builds the message, and ours has come with the wire already.
     TridistError.__init__(error, message, **clean)
@@ -92,7 +94,7 @@ class InvalidArgumentError(TridistError):
     reason: str
 
     def __init__(self, field: str, value: object, reason: str) -> None:
-        shown = _shorten(value)
+        shown = shorten(value)
         super().__init__(f"{field}: {reason} (got {shown})", field=field, value=shown, reason=reason)
 
 
@@ -389,10 +391,25 @@ class DeploymentError(TridistError):
         super().__init__(f"{process}: {reason}", process=process, reason=reason)
 
 
-_RESERVED = frozenset(dir(TridistError)) | {"message", "attributes", "self"}
+_RESERVED = frozenset({"message", "attributes", "self"})
 _SHOWN_CHARACTERS = 120
 
+# Values come from users and from the network: their repr may be endless, nested too deeply for repr, or raise.
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _SHOWN_CHARACTERS
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxarray = _REPR.maxset = _REPR.maxdict = _SHOWN_CHARACTERS // 2
+_REPR.maxlevel = 4
 
-def _shorten(value: object) -> str:
-    text = repr(value)
+
+def shorten(value: object) -> str:
+    """What a value looks like, in at most 120 characters; works for any value, however large, deep or broken."""
+    try:
+        text = _REPR.repr(value)
+    except Exception:  # noqa: BLE001 (an integer of more digits than Python writes, a class that only looks like a list)
+        text = object.__repr__(value)
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 1] + "…"
+
+
+def _may_be_set(cls: type[TridistError], name: str) -> bool:
+    """Whether an attribute from the wire may have this name: it must hide nothing that the class itself has."""
+    return name.isidentifier() and not name.startswith("_") and name not in _RESERVED and not hasattr(cls, name)

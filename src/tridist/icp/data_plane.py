@@ -110,7 +110,13 @@ def inlined(tensor: Tensor) -> TensorReference:
 
 
 def from_inlined(reference: TensorReference, device: Device) -> Tensor:
-    """The tensor of a reference that carries its bytes."""
+    """The tensor of a reference that carries its bytes.
+
+    Raises:
+        InvalidArgumentError: it carries none.
+        InvalidTensorError: its bytes do not fit its type and shape.
+        MissingExtraError: ``device`` is a GPU and cupy is not installed.
+    """
     if reference.data is None:
         raise InvalidArgumentError("reference", reference.uri, "carries no bytes")
     return Tensor.from_bytes(reference.data_type, reference.shape, reference.data).to(device)

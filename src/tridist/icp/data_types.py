@@ -47,9 +47,13 @@ class DataType(str, Enum):
         """The data type of a numpy dtype, whatever its byte order.
 
         Raises:
-            InvalidTensorError: no data type of the protocol holds it (complex numbers, dates, records, …).
+            InvalidTensorError: no data type of the protocol holds it (complex numbers, dates, records, …), or numpy
+                knows no such dtype.
         """
-        resolved = np.dtype(dtype)
+        try:
+            resolved = np.dtype(dtype)
+        except TypeError as error:
+            raise InvalidTensorError("dtype", dtype, f"is no numpy dtype: {error}") from error
         if resolved.kind in "OSU":
             return cls.BYTES
         try:

@@ -13,7 +13,7 @@ from tridist.errors import InvalidArgumentError, MissingExtraError
 DLPACK_HOST_KINDS = frozenset({1, 3})  # kDLCPU, kDLCUDAHost (pinned)
 DLPACK_CUDA = 2
 
-_PATTERN = re.compile(r"^(?:(cpu)|cuda(?::(\d+))?)$")
+_PATTERN = re.compile(r"(?:(cpu)|cuda(?::([0-9]{1,9}))?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Device:
             return text
         if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
             return cls("cuda", text)
-        match = _PATTERN.match(text) if isinstance(text, str) else None
+        match = _PATTERN.fullmatch(text) if isinstance(text, str) else None
         if match is None:
             raise InvalidArgumentError("device", text, "is not 'cpu', 'cuda', 'cuda:N' or a GPU's number")
         return HOST if match[1] else cls("cuda", int(match[2] or 0))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from tridist.errors import InvalidMessageError
+from tridist.errors import InvalidMessageError, shorten
 
 T = TypeVar("T")
+_SHOWN_CHARACTERS = 120
 _MISSING = object()
 
 
@@ -27,8 +28,9 @@ class FieldReader:
         self._path = path
 
     def where(self, name: str) -> str:
-        """The full name of a field, for errors."""
-        return f"{self._path}.{name}" if self._path else name
+        """The full name of a field, for errors; cut where a peer chose an endless one."""
+        full = f"{self._path}.{name}" if self._path else name
+        return full if len(full) <= _SHOWN_CHARACTERS else full[: _SHOWN_CHARACTERS - 1] + "…"
 
     def fail(self, name: str, reason: str) -> InvalidMessageError:
         """The error to raise for a field whose value is of the right type and still wrong."""
@@ -58,7 +60,7 @@ class FieldReader:
         if value is None:
             return None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or value - value != 0:
-            raise self.fail(name, f"is {value!r}, not a finite number")
+            raise self.fail(name, f"is {shorten(value)}, not a finite number")
         return float(value)
 
     def optional(self, name: str, kind: type[T]) -> T | None:
@@ -73,6 +75,14 @@ class FieldReader:
             raise self.fail(name, f"has {len(value)} items, {max_items} are allowed")
         return value
 
+    def texts(self, name: str) -> tuple[str, ...]:
+        """A field that is a list of strings; absent means empty."""
+        value = self.sequence(name)
+        for item in value:
+            if not isinstance(item, str):
+                raise self.fail(name, f"holds {shorten(item)}, which is not a string")
+        return tuple(value)
+
     def mapping(self, name: str, *, max_items: int = 4096) -> dict[str, Any]:
         """A field that is a map with string keys; absent means empty."""
         value: Mapping[Any, Any] = self._typed(name, dict, {})
@@ -80,7 +90,7 @@ class FieldReader:
             raise self.fail(name, f"has {len(value)} items, {max_items} are allowed")
         for key in value:
             if not isinstance(key, str):
-                raise self.fail(name, f"has the key {key!r}, which is not a string")
+                raise self.fail(name, f"has the key {shorten(key)}, which is not a string")
         return dict(value)
 
     def nested(self, name: str) -> FieldReader | None:

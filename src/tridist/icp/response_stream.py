@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
-from tridist.errors import TridistError
+from tridist.errors import InvalidArgumentError, TridistError
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
 
 _log = logging.getLogger(__name__)
@@ -24,7 +24,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     that a newer one has replaced. The rules that make one outcome of them:
 
     - responses are handed out by sequence number, each number once; early ones wait for the gap before them;
-    - once an attempt has answered, what earlier attempts still send is ignored;
+    - once an attempt has answered, what earlier attempts still send is ignored, and what they sent too early is
+      dropped: the new attempt sends it again;
     - an error ends the stream wherever it comes; it is handed out as a final response;
     - a final response whose number was handed out already (a retry that was shorter) ends the stream without repeating
       its outputs.
@@ -54,7 +55,9 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         """Take a response off the wire (called by the plane, on the event loop)."""
         if self._ended or response.attempt < self._attempt:
             return
-        self._attempt = response.attempt
+        if response.attempt > self._attempt:
+            self._attempt = response.attempt
+            self._early.clear()
         if response.error is not None:
             self._hand_out(replace(response, final=True))
         elif response.sequence < self._next:
@@ -148,7 +151,13 @@ class ResponseRouter:
         return len(self._streams)
 
     def open(self, request: InferenceRequest, on_deadline: Callable[[ResponseStream], None]) -> ResponseStream:
-        """A stream for ``request``; ``on_deadline`` is called with it if it is still open at the deadline."""
+        """A stream for ``request``; ``on_deadline`` is called with it if it is still open at the deadline.
+
+        Raises:
+            InvalidArgumentError: a request with this id is open already: its responses could not be told apart.
+        """
+        if request.id in self._streams:
+            raise InvalidArgumentError("id", request.id, "is the id of a request that is still open")
         stream = ResponseStream(request, self._forget)
         self._streams[request.id] = stream
         remaining = request.remaining()

@@ -107,6 +107,7 @@ def decode_status(data: bytes) -> WorkerStatus:
 
     Raises:
         InvalidMessageError: the bytes are not one; ``field`` says where.
+        UnsupportedProtocolError: it is of another protocol version.
     """
     reader = decode_map(data, _KIND)
     operators = (FieldReader(item, "operators") for item in reader.sequence("operators"))
@@ -130,4 +131,4 @@ def _statistics(reader: FieldReader | None) -> DataPlaneStatistics:
         return DataPlaneStatistics()
     names = ("inlined", "referenced", "fetched", "bytes_sent", "bytes_received", "references", "bytes_held")
     counters: dict[str, Any] = {name: reader.integer(name, 0) for name in names}
-    return DataPlaneStatistics(**counters, transports=tuple(str(item) for item in reader.sequence("transports")))
+    return DataPlaneStatistics(**counters, transports=reader.texts("transports"))

@@ -23,7 +23,8 @@ def encode_strings(elements: npt.NDArray[np.generic]) -> bytes:
     """Serialise an array of ``str`` (as UTF-8), ``bytes`` or objects of these.
 
     Raises:
-        InvalidTensorError: an element is neither, or longer than a 32-bit length can say.
+        InvalidTensorError: an element is neither, a string that UTF-8 cannot hold (lone surrogates), or longer than a
+            32-bit length can say.
     """
     parts: list[bytes] = []
     for element in elements.reshape(-1).tolist():
@@ -47,12 +48,19 @@ def decode_strings(data: bytes | memoryview, shape: tuple[int, ...]) -> npt.NDAr
 
 def _as_bytes(element: object) -> bytes:
     if isinstance(element, str):
-        element = element.encode()
+        element = _as_utf8(element)
     if not isinstance(element, bytes):
         raise InvalidTensorError("element", element, f"is a {type(element).__name__}; BYTES hold str or bytes")
     if len(element) > MAX_ELEMENT_BYTES:
         raise InvalidTensorError("element", f"{len(element)} bytes", f"has more than {MAX_ELEMENT_BYTES} bytes")
     return element
+
+
+def _as_utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidTensorError("element", text, f"is not valid Unicode: {error.reason}") from error
 
 
 def _split(view: memoryview, count: int) -> Iterable[bytes]:

@@ -20,7 +20,8 @@ MAX_NAME_LENGTH = 64
 MAX_VERSION = 2**31 - 1
 SHARED_CONSUMER = "shared"
 
-_NAME = re.compile(r"^[A-Za-z0-9_-]+$")
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_STREAM = re.compile(r"tridist:(?P<namespace>[^:]+):(?P<operator>[^:]+):(?P<version>[1-9][0-9]{0,9})")
 
 
 def check_name(field: str, name: object) -> str:
@@ -33,8 +34,8 @@ def check_name(field: str, name: object) -> str:
         raise InvalidNameError(field, name, "must be a non-empty string")
     if len(name) > MAX_NAME_LENGTH:
         raise InvalidNameError(field, name, f"has {len(name)} characters, {MAX_NAME_LENGTH} are allowed")
-    if not _NAME.match(name) or name.endswith("\n"):
-        bad = next(character for character in name if not _NAME.match(character) or character == "\n")
+    if not _NAME.fullmatch(name):
+        bad = next(character for character in name if not _NAME.fullmatch(character))
         raise InvalidNameError(field, name, f"holds {bad!r}; letters, digits, '_' and '-' fit a NATS subject")
     return name
 
@@ -99,11 +100,11 @@ def stream_prefix(namespace: str) -> str:
 
 def parse_stream(stream: str) -> OperatorSubjects | None:
     """The operator that a stream belongs to, or None when the stream is not one of ours."""
-    parts = stream.split(":")
-    if len(parts) != 4 or parts[0] != "tridist" or not parts[3].isdecimal():  # noqa: PLR2004 (the layout above)
+    match = _STREAM.fullmatch(stream)
+    if match is None:
         return None
     try:
-        return OperatorSubjects(parts[1], parts[2], int(parts[3]))
+        return OperatorSubjects(match["namespace"], match["operator"], int(match["version"]))
     except InvalidNameError:
         return None
 

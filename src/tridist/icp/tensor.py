@@ -18,6 +18,12 @@ from tridist.icp.string_tensor import decode_strings, encode_strings
 MAX_DIMENSIONS = 32
 """What numpy 1.x can hold; numpy 2 allows 64, but a peer may run the older one."""
 
+MAX_BYTES = 2**63 - 1
+"""The most that numpy can address."""
+
+_POINTER = 8
+"""Bytes of an element of BYTES in the numpy array of objects that they become."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
@@ -62,7 +68,7 @@ class Tensor:
         if isinstance(value, Tensor):
             return value
         if isinstance(value, np.ndarray):
-            return cls._of_numpy(value)
+            return cls._of_numpy(_plain(value))
         if hasattr(value, "__dlpack__") and hasattr(value, "__dlpack_device__"):
             return cls._of_dlpack(value)
         return cls._of_numpy(_as_numpy(value))
@@ -168,9 +174,12 @@ def byte_size(data_type: DataType, shape: tuple[int, ...]) -> int | None:
     """Bytes that a tensor of this type and shape has; None for BYTES with elements, where only the data tell.
 
     Raises:
-        InvalidTensorError: the shape has too many or negative dimensions.
+        InvalidTensorError: the shape has too many, negative or impossibly large dimensions.
     """
     _check_shape(shape)
+    # As numpy counts: an empty tensor's other dimensions must still be addressable.
+    if prod(dimension or 1 for dimension in shape) * (data_type.itemsize or _POINTER) > MAX_BYTES:
+        raise InvalidTensorError("shape", list(shape), f"needs more than {MAX_BYTES} bytes")
     count = prod(shape)
     if data_type.itemsize is None:
         return None if count else 0
@@ -188,15 +197,28 @@ def _as_numpy(value: Any) -> npt.NDArray[Any]:
     try:
         if isinstance(value, (str, bytes)):
             return np.array(value, dtype=np.object_)
-        array = np.asarray(value)
-        if array.dtype.kind == "S":
-            # numpy's fixed-width strings drop trailing NULs; objects keep every byte.
-            array = np.asarray(value, dtype=np.object_)
+        array = _as_elements(value)
     except (TypeError, ValueError) as error:
         raise InvalidTensorError("tensor", value, f"is not a tensor: {error}") from error
     if array.dtype.kind == "O" and not all(isinstance(x, (str, bytes)) for x in array.reshape(-1).tolist()):
         raise InvalidTensorError("tensor", value, "is not a tensor: no DLPack, no buffer, no numbers, no strings")
     return array
+
+
+def _as_elements(value: Any) -> npt.NDArray[Any]:
+    try:
+        array = np.asarray(value)
+    except UnicodeDecodeError:  # bytes beside text, which numpy wants to make text of
+        return np.asarray(value, dtype=np.object_)
+    # numpy's fixed-width strings drop trailing NULs, and numbers beside strings become strings without a word.
+    return np.asarray(value, dtype=np.object_) if array.dtype.kind in "SU" else array
+
+
+def _plain(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array without its subclass: a matrix, for one, never becomes flat."""
+    if isinstance(array, np.ma.MaskedArray) and np.any(array.mask):
+        raise InvalidTensorError("tensor", array, "has masked elements, and tensors have no masks: fill them first")
+    return np.asarray(array)
 
 
 def _numpy_from_dlpack(value: Any) -> npt.NDArray[Any]:

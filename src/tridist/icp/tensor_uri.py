@@ -10,10 +10,10 @@ from tridist.errors import InvalidArgumentError
 
 MAX_URI_LENGTH = 512
 _PATTERN = re.compile(
-    r"^(?P<scheme>[a-z][a-z0-9+.-]*)://"
-    r"(?:\[(?P<ipv6>[0-9A-Fa-f:.%]+)\]|(?P<host>[A-Za-z0-9_.-]+))"
-    r"(?::(?P<port>\d{1,5}))?"
-    r"/(?P<id>[0-9a-f]{32})$"
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://"
+    r"(?:\[(?P<ipv6>[0-9A-Fa-f]*:[0-9A-Fa-f:.]*(?:%[A-Za-z0-9_.-]+)?)\]|(?P<host>[A-Za-z0-9_.-]+))"
+    r"(?::(?P<port>[0-9]{1,5}))?"
+    r"/(?P<id>[0-9a-f]{32})"
 )
 _MAX_PORT = 65535
 
@@ -46,7 +46,7 @@ class TensorUri:
         Raises:
             InvalidArgumentError: it is not ``scheme://host[:port]/<32 hexadecimal digits>``.
         """
-        match = _PATTERN.match(text) if len(text) <= MAX_URI_LENGTH else None
+        match = _PATTERN.fullmatch(text) if len(text) <= MAX_URI_LENGTH else None
         port = int(match["port"]) if match and match["port"] else None
         if match is None or (port is not None and not 0 < port <= _MAX_PORT):
             raise InvalidArgumentError("uri", text, "is not scheme://host[:port]/<32 hexadecimal digits>")

@@ -1,0 +1,69 @@
+"""The functions beside the data plane's contract; the contract itself is in tests/contract."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from support import strategies
+from tridist import errors
+from tridist.icp.data_plane import check_fetched, from_inlined, inlined
+from tridist.icp.data_types import DataType
+from tridist.icp.devices import HOST, Device
+from tridist.icp.messages import TensorReference
+from tridist.icp.tensor import Tensor
+
+URI = "ucp://host:1/" + "0" * 32
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.inlined_tensors())
+def test_what_is_inlined_comes_out_the_same(reference):
+    assert inlined(from_inlined(reference, HOST)) == reference
+
+
+def test_an_inlined_tensor_is_a_copy_on_both_sides():
+    source = np.arange(3, dtype=np.uint8)
+    reference = inlined(Tensor.of(source))
+    source[0] = 9
+    received = from_inlined(reference, HOST).numpy()
+    received[1] = 9
+    assert reference.data == b"\0\1\2"
+
+
+def test_a_reference_without_bytes_is_not_inlined():
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        from_inlined(TensorReference(DataType.INT8, (1,), 1, uri=URI), HOST)
+    assert raised.value.field == "reference"
+
+
+def test_inlined_bytes_must_fit():
+    with pytest.raises(errors.InvalidTensorError):
+        from_inlined(TensorReference(DataType.INT32, (2,), 7, b"1234567"), HOST)
+
+
+def test_an_inlined_tensor_for_a_gpu_needs_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(errors.MissingExtraError):
+        from_inlined(inlined(Tensor.of(1)), Device("cuda"))
+
+
+@given(st.sampled_from([(DataType.INT16, (2, 3)), (DataType.FP32, (3,)), (DataType.UINT8, (12,))]))
+def test_what_was_fetched_is_what_the_reference_describes(described):
+    data_type, shape = described
+    fetched = Tensor.of(np.arange(12, dtype=np.uint8))
+    tensor = check_fetched(TensorReference(data_type, shape, 12, uri=URI), fetched)
+    assert (tensor.data_type, tensor.shape, tensor.tobytes()) == (data_type, shape, bytes(range(12)))
+
+
+@pytest.mark.parametrize("size", [0, 11, 13])
+def test_another_number_of_bytes_than_promised_is_refused(size):
+    fetched = Tensor.of(np.zeros(size, dtype=np.uint8))
+    with pytest.raises(errors.TransferError) as raised:
+        check_fetched(TensorReference(DataType.UINT8, (12,), 12, uri=URI), fetched)
+    assert raised.value.uri == URI
+    assert f"{size} bytes" in raised.value.reason

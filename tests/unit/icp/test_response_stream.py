@@ -1,0 +1,373 @@
+"""Each rule in `ResponseStream`'s docstring, and what the router does with streams."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tridist import errors
+from tridist.icp.data_types import DataType
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
+from tridist.icp.response_stream import ResponseRouter, ResponseStream
+
+OUTPUT = {"y": TensorReference(DataType.INT8, (1,), 1, b"1")}
+FAILED = ErrorInfo("OPERATOR_FAILED", "boom", {"operator": "o", "exception": "ValueError"})
+
+
+def answer(sequence=0, *, final=False, attempt=1, **fields):
+    return InferenceResponse(request_id="r", sequence=sequence, final=final, attempt=attempt, **fields)
+
+
+@pytest.fixture
+def closed():
+    return []
+
+
+@pytest.fixture
+def stream(closed):
+    return ResponseStream(InferenceRequest(operator="o", id="r"), closed.append)
+
+
+async def all_of(stream):
+    async def collect():
+        return [response async for response in stream]
+
+    return await asyncio.wait_for(collect(), 5)
+
+
+async def numbers(stream):
+    return [response.sequence for response in await all_of(stream)]
+
+
+# -- the rules ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+async def test_responses_are_handed_out_by_number_whatever_their_order(stream, closed, order):
+    for sequence in order:
+        assert not stream.ended
+        stream.push(answer(sequence, final=sequence == 3))
+    assert stream.ended
+    assert closed == [stream]
+    assert await numbers(stream) == [0, 1, 2, 3]
+
+
+async def test_early_responses_wait_for_the_gap_before_them(stream):
+    stream.push(answer(0))
+    stream.push(answer(2, final=True))
+    assert (await asyncio.wait_for(stream.__anext__(), 5)).sequence == 0
+    waiting = asyncio.ensure_future(stream.__anext__())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert not stream.ended
+    stream.push(answer(1))
+    assert (await asyncio.wait_for(waiting, 5)).sequence == 1
+    assert await numbers(stream) == [2]
+
+
+async def test_each_number_is_handed_out_once(stream):
+    for sequence in (0, 0, 2, 2, 1, 0, 1, 2, 3):
+        stream.push(answer(sequence, final=sequence == 3))
+    assert await numbers(stream) == [0, 1, 2, 3]
+
+
+async def test_a_new_attempt_goes_on_where_the_last_one_stopped(stream):
+    stream.push(answer(0, component_id="one"))
+    stream.push(answer(1, component_id="one"))
+    for sequence in range(4):
+        stream.push(answer(sequence, final=sequence == 3, attempt=2, component_id="two"))
+    assert [(r.sequence, r.component_id) for r in await all_of(stream)] == [
+        (0, "one"), (1, "one"), (2, "two"), (3, "two"),
+    ]  # fmt: skip
+
+
+async def test_once_an_attempt_has_answered_earlier_ones_are_ignored(stream):
+    stream.push(answer(0, attempt=2, component_id="two"))
+    stream.push(answer(1, attempt=1, final=True, component_id="one"))
+    stream.push(answer(1, attempt=1, error=FAILED, component_id="one"))
+    assert not stream.ended
+    stream.push(answer(1, attempt=2, final=True, component_id="two"))
+    assert [r.component_id for r in await all_of(stream)] == ["two", "two"]
+
+
+async def test_what_an_earlier_attempt_sent_too_early_is_dropped(stream):
+    stream.push(answer(0, attempt=1, component_id="one"))
+    stream.push(answer(2, attempt=1, final=True, component_id="one"))
+    stream.push(answer(0, attempt=2, component_id="two"))
+    stream.push(answer(1, attempt=2, component_id="two"))
+    assert not stream.ended
+    stream.push(answer(2, attempt=2, component_id="two"))
+    stream.push(answer(3, attempt=2, final=True, component_id="two"))
+    assert [(r.sequence, r.component_id) for r in await all_of(stream)] == [
+        (0, "one"), (1, "two"), (2, "two"), (3, "two"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sequence", [0, 1, 7])
+async def test_an_error_ends_the_stream_wherever_it_comes(stream, closed, sequence):
+    stream.push(answer(0))
+    stream.push(answer(5))
+    stream.push(answer(sequence, final=False, error=FAILED))
+    stream.push(answer(1))
+    assert stream.ended
+    assert closed == [stream]
+    first, last = await all_of(stream)
+    assert (first.sequence, last.error, last.final) == (0, FAILED, True)
+
+
+async def test_a_shorter_retry_ends_the_stream_without_repeating_its_outputs(stream):
+    for sequence in range(3):
+        stream.push(answer(sequence, outputs=OUTPUT))
+    stream.push(answer(1, attempt=2, final=True, outputs=OUTPUT, parameters={"p": 1}))
+    received = await all_of(stream)
+    assert [(r.sequence, bool(r.outputs), r.final) for r in received] == [
+        (0, True, False), (1, True, False), (2, True, False), (1, False, True),
+    ]  # fmt: skip
+    assert received[-1].parameters == {"p": 1}
+
+
+async def test_nothing_comes_after_the_end(stream, closed):
+    stream.push(answer(0, final=True))
+    stream.push(answer(1, final=True))
+    stream.push(answer(2, error=FAILED, attempt=9))
+    stream.fail(errors.PlaneClosedError("request plane"))
+    assert await numbers(stream) == [0]
+    assert await numbers(stream) == []
+    assert closed == [stream]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_duplicates_and_disorder_never_show(data):
+    """Whatever the network repeats and swaps, within an attempt and between attempts, one clean run comes out."""
+    length = data.draw(st.integers(1, 5))
+    died_after = data.draw(st.integers(0, length))
+    once = [answer(n, attempt=1, outputs=OUTPUT) for n in range(died_after)]
+    again = [answer(n, attempt=2, final=n == length - 1, outputs=OUTPUT) for n in range(length)]
+    arriving = data.draw(st.permutations(once + again + data.draw(st.lists(st.sampled_from(again), max_size=4))))
+
+    async def receive():
+        stream = ResponseStream(InferenceRequest(operator="o", id="r"), lambda _: None)
+        for response in arriving:
+            stream.push(response)
+        return await all_of(stream)
+
+    received = asyncio.run(receive())
+    assert [r.sequence for r in received if r.outputs] == list(range(length))
+    assert [r.final for r in received] == [False] * (len(received) - 1) + [True]
+    assert len(received) - length == (not received[-1].outputs)
+    assert [r.attempt for r in received] == sorted(r.attempt for r in received)
+
+
+# -- waiting, failing, leaving --------------------------------------------------------------------------------------
+
+
+async def test_a_failure_comes_after_what_had_arrived_and_stays(stream, closed):
+    stream.push(answer(0))
+    stream.push(answer(2))
+    stream.fail(errors.PlaneClosedError("request plane"))
+    stream.fail(errors.PlaneError("later"))
+    assert stream.ended
+    assert closed == [stream]
+    assert (await stream.__anext__()).sequence == 0
+    for _ in range(2):
+        with pytest.raises(errors.PlaneClosedError):
+            await asyncio.wait_for(stream.__anext__(), 5)
+
+
+@pytest.mark.parametrize("end", ["final", "fail", "aclose"])
+async def test_whoever_waits_is_woken_by_the_end(stream, end):
+    waiting = asyncio.ensure_future(all_of(stream))
+    await asyncio.sleep(0.01)
+    if end == "final":
+        stream.push(answer(0, final=True))
+        assert [r.sequence for r in await waiting] == [0]
+    elif end == "fail":
+        stream.fail(errors.PlaneClosedError("request plane"))
+        with pytest.raises(errors.PlaneClosedError):
+            await waiting
+    else:
+        await stream.aclose()
+        assert await waiting == []
+
+
+async def test_leaving_drops_what_is_unread_and_what_comes_later(stream, closed):
+    stream.push(answer(0))
+    await stream.aclose()
+    stream.push(answer(1, final=True))
+    await stream.aclose()
+    assert await numbers(stream) == []
+    assert closed == [stream]
+
+
+async def test_a_wait_that_is_cancelled_loses_nothing(stream):
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(stream.__anext__(), 0.01)
+    stream.push(answer(0, final=True))
+    assert await numbers(stream) == [0]
+
+
+# -- handlers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+async def test_a_handler_gets_every_response_in_order(stream, kind):
+    got = []
+
+    async def slow(response):
+        await asyncio.sleep(0)
+        got.append(response.sequence)
+
+    for sequence in (1, 0, 2):
+        stream.push(answer(sequence, final=sequence == 2))
+    await asyncio.wait_for(stream.deliver_to(slow if kind == "async" else lambda r: got.append(r.sequence)), 5)
+    assert got == [0, 1, 2]
+
+
+async def test_a_handler_hears_of_a_failure_as_a_final_response(stream):
+    got = []
+    stream.push(answer(0))
+    stream.fail(errors.DeadlineExceededError("r", "o", "running"))
+    await asyncio.wait_for(stream.deliver_to(got.append), 5)
+    assert [(r.request_id, r.sequence, r.final) for r in got] == [("r", 0, False), ("r", 1, True)]
+    error = got[1].error.to_exception()
+    assert isinstance(error, errors.DeadlineExceededError)
+    assert error.stage == "running"
+
+
+@pytest.mark.parametrize("raised", [RuntimeError("mine"), errors.PlaneClosedError("another plane")])
+async def test_a_handler_that_raises_ends_its_own_deliveries_with_a_line_in_the_log(stream, closed, caplog, raised):
+    calls = []
+
+    def handler(response):
+        calls.append(response)
+        raise raised
+
+    stream.push(answer(0))
+    stream.push(answer(1, final=False))
+    with caplog.at_level(logging.ERROR):
+        await asyncio.wait_for(stream.deliver_to(handler), 5)
+    assert len(calls) == 1
+    assert closed == [stream]
+    (record,) = caplog.records
+    assert "request r raised" in record.getMessage()
+    assert record.exc_info[1] is raised
+
+
+async def test_a_handler_that_raises_on_the_failure_itself_is_logged_too(stream, caplog):
+    def handler(response):
+        raise RuntimeError("mine")
+
+    stream.fail(errors.PlaneClosedError("request plane"))
+    with caplog.at_level(logging.ERROR):
+        await asyncio.wait_for(stream.deliver_to(handler), 5)
+    assert len(caplog.records) == 1
+
+
+# -- the router -----------------------------------------------------------------------------------------------------
+
+
+def a_request(request_id="r", **fields):
+    return InferenceRequest(operator="o", id=request_id, **fields)
+
+
+def never(stream):
+    raise AssertionError("the deadline was not to come")
+
+
+async def test_responses_find_their_streams():
+    router = ResponseRouter()
+    one, two = router.open(a_request("one"), never), router.open(a_request("two"), never)
+    assert len(router) == 2
+    assert router.route(InferenceResponse(request_id="two", component_id="w2"))
+    assert router.route(InferenceResponse(request_id="one", component_id="w1"))
+    assert [r.component_id for r in await all_of(one)] == ["w1"]
+    assert [r.component_id for r in await all_of(two)] == ["w2"]
+    assert len(router) == 0
+
+
+async def test_nobody_waits_for_a_request_that_is_unknown_ended_or_left():
+    router = ResponseRouter()
+    assert not router.route(answer())
+    router.open(a_request(), never)
+    assert router.route(answer(0, final=True))
+    assert not router.route(answer(0, final=True))
+    left = router.open(a_request(), never)
+    await left.aclose()
+    assert not router.route(answer(0, final=True))
+
+
+async def test_an_id_can_be_used_again_but_not_twice_at_once():
+    router = ResponseRouter()
+    stream = router.open(a_request(deadline=time.time() + 60), never)
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        router.open(a_request(), never)
+    assert raised.value.field == "id"
+    router.route(answer(0, final=True))
+    assert await numbers(stream) == [0]
+    router.open(a_request(), never)
+    assert len(router) == 1
+
+
+async def test_the_deadline_is_told_once_and_only_to_open_streams():
+    router, late = ResponseRouter(), []
+
+    def on_deadline(stream):
+        late.append(stream.request.id)
+        stream.fail(errors.DeadlineExceededError(stream.request.id, "o", "queued"))
+
+    soon = time.time() + 0.05
+    slow = router.open(a_request("slow", deadline=soon), on_deadline)
+    router.open(a_request("answered", deadline=soon), on_deadline)
+    left = router.open(a_request("left", deadline=soon), on_deadline)
+    router.open(a_request("past", deadline=1.0), on_deadline)
+    patient = router.open(a_request("patient"), on_deadline)
+    router.route(InferenceResponse(request_id="answered"))
+    await left.aclose()
+    with pytest.raises(errors.DeadlineExceededError):
+        await all_of(slow)
+    await asyncio.sleep(0.05)
+    assert sorted(late) == ["past", "slow"]
+    assert not patient.ended
+    assert len(router) == 1
+
+
+async def test_closing_fails_every_open_stream():
+    router = ResponseRouter()
+    streams = [router.open(a_request(str(n), deadline=time.time() + 60), never) for n in range(3)]
+    router.route(InferenceResponse(request_id="0"))
+    router.fail_all(errors.PlaneClosedError("request plane"))
+    assert len(await all_of(streams[0])) == 1
+    for stream in streams[1:]:
+        with pytest.raises(errors.PlaneClosedError):
+            await all_of(stream)
+    assert len(router) == 0
+
+
+async def test_a_finished_router_leaves_no_timers():
+    router = ResponseRouter()
+    for number in range(10):
+        router.open(a_request(str(number), deadline=time.time() + 3600), never)
+    router.fail_all(errors.PlaneClosedError("request plane"))
+    scheduled = getattr(asyncio.get_running_loop(), "_scheduled", [])
+    assert [timer for timer in scheduled if not timer.cancelled()] == []
+
+
+async def test_a_stream_is_forgotten_when_its_reader_fails():
+    router = ResponseRouter()
+    stream = router.open(a_request(), never)
+    router.route(answer(0))
+    with suppress(RuntimeError):
+        try:
+            async for _ in stream:
+                raise RuntimeError("mine")
+        finally:
+            await stream.aclose()
+    assert len(router) == 0
