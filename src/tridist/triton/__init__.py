@@ -1,8 +1,8 @@
 """The Triton core inside this process, behind one interface with two providers.
 
-:func:`load_provider` gives the official ``tritonserver`` package where it is installed for real (Triton's containers),
-else this package's own binding to the C API of the core that the ``nvidia-pytriton`` wheel ships. Both have the official
-package's names::
+:func:`load_provider` gives the official ``tritonserver`` package where it is installed for real (Triton's
+containers), else this package's own binding to the C API of the core that the ``nvidia-pytriton`` wheel ships. Both
+have the official package's names::
 
     triton = load_provider()
     server = triton.Server(model_repository=path, model_control_mode=triton.ModelControlMode.EXPLICIT)

@@ -7,7 +7,6 @@ import logging
 import queue
 import threading
 from collections import deque
-from typing import Union
 
 from tridist.triton.exceptions import InvalidArgumentError
 from tridist.triton.exchange import Exchange
@@ -87,8 +86,8 @@ def _mailbox(loop: asyncio.AbstractEventLoop) -> _Mailbox:
 def read_arrivals() -> None:
     """Read every response that waits for an event loop, on the calling thread.
 
-    A server that stops waits until its responses are deleted, and the loop that would read them may be the very one that
-    is waiting for the server.
+    A server that stops waits until its responses are deleted, and the loop that would read them may be the very one
+    that is waiting for the server.
     """
     for mailbox in tuple(_mailboxes.values()):
         mailbox.read_all()
@@ -212,4 +211,4 @@ class ResponseIterator:
             self._user_queue.put(result)
 
 
-AnyResponseIterator = Union[AsyncResponseIterator, ResponseIterator]
+AnyResponseIterator = AsyncResponseIterator | ResponseIterator

@@ -18,9 +18,9 @@ from tridist.triton.exceptions import InvalidArgumentError
 class DLDeviceType(IntEnum):
     """Device types of DLPack that Triton's memory types answer to."""
 
-    kDLCPU = 1
-    kDLCUDA = 2
-    kDLCUDAHost = 3
+    kDLCPU = 1  # noqa: N815  # DLPack's own name, as the official package has it
+    kDLCUDA = 2  # noqa: N815  # the same
+    kDLCUDAHost = 3  # noqa: N815  # the same
 
 
 _MEMORY_TYPES = {
@@ -65,8 +65,8 @@ class _ManagedTensor(ctypes.Structure):
     _fields_ = (("tensor", _Tensor), ("context", ctypes.c_void_p), ("deleter", _Deleter))
 
 
-# Prototypes of our own: argtypes set on ctypes.pythonapi's attributes would be every other library's too. Capsules go in
-# as plain addresses where a destructor calls, because an object whose count is zero must not be touched as an object.
+# Prototypes of our own: argtypes set on ctypes.pythonapi's attributes would be every other library's too. Capsules go
+# in as plain addresses where a destructor calls: an object whose count is zero must not be touched as an object.
 _CapsuleDestructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)
 _capsule_new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_char_p, _CapsuleDestructor)(
     ("PyCapsule_New", ctypes.pythonapi)
@@ -85,16 +85,19 @@ _exported: dict[int, tuple[object, ...]] = {}
 """What each exported structure needs alive, by its address, until its deleter is called."""
 
 
-@_Deleter
 def _forget(address: int) -> None:
     _exported.pop(address, None)
 
 
-@_CapsuleDestructor
 def _destroy_capsule(capsule: int) -> None:
     # A consumer renames the capsule when it takes the tensor over; only one that nobody took is ours to give back.
     if _dying_capsule_is_valid(capsule, _UNUSED_NAME):
         _exported.pop(_dying_capsule_pointer(capsule, _UNUSED_NAME), None)
+
+
+# Never freed: consumers call them until the process ends.
+_forget_callback = _Deleter(_forget)
+_destroy_callback = _CapsuleDestructor(_destroy_capsule)
 
 
 @dataclass(frozen=True)
@@ -192,10 +195,10 @@ def export_tensor(
         strides=strides,
         byte_offset=0,
     )
-    managed.deleter = _forget
+    managed.deleter = _forget_callback
     address = ctypes.addressof(managed)
     _exported[address] = (managed, extents, strides, owner)
-    return _capsule_new(address, _UNUSED_NAME, _destroy_capsule)
+    return _capsule_new(address, _UNUSED_NAME, _destroy_callback)
 
 
 def byte_size(data_type: DataType, shape: Sequence[int]) -> int:

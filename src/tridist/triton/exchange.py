@@ -72,6 +72,7 @@ class Exchange:
         self,
         library: Library,
         handle: int,
+        *,
         model: Model,
         request_id: str | None,
         sink: Sink,
@@ -183,7 +184,7 @@ class _Callbacks:
                 self._library.InferenceRequestDelete(request)
             else:
                 exchange.released()
-        except Exception:
+        except Exception:  # noqa: BLE001  # nothing may get out into the core's thread
             _log.exception("releasing request %d", number)
 
     def _respond(self, response: int | None, flags: int, number: int) -> None:
@@ -200,7 +201,7 @@ class _Callbacks:
             finally:
                 if final:
                     exchange.settle()
-        except Exception:
+        except Exception:  # noqa: BLE001  # nothing may get out into the core's thread
             _log.exception("taking a response to request %d", number)
 
     def _query(
@@ -212,7 +213,7 @@ class _Callbacks:
         wanted = _exchanges[number].output_memory
         memory_type[0], memory_type_id[0] = wanted or _possible(memory_type[0], memory_type_id[0])
 
-    def _allocate(
+    def _allocate(  # noqa: PLR0917  # the C API decides
         self,
         _allocator: int,
         name: bytes,
@@ -248,7 +249,7 @@ class _Callbacks:
         """Call; an exception becomes an error of the core's, which then belongs to it."""
         try:
             function(*arguments)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  # the core gets it as an error of its own
             _log.exception("allocating an output")
             text = f"{type(error).__name__}: {error}".encode()
             made: int | None = self._library.ErrorNew(ErrorCode.INTERNAL, text)

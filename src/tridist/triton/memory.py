@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import importlib
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from tridist.triton.exceptions import InvalidArgumentError, UnsupportedError
 ALIGNMENT = 64
 """Bytes to which CPU output buffers are aligned: a cache line, and what vectorised consumers of DLPack ask for."""
 
-DeviceOrMemoryType = Union[tuple[MemoryType, int], MemoryType, tuple[DLDeviceType, int], str]
+DeviceOrMemoryType = tuple[MemoryType, int] | MemoryType | tuple[DLDeviceType, int] | str
 """``"cpu"``, ``"gpu:1"``, ``MemoryType.GPU``, ``(MemoryType.GPU, 1)`` or ``(DLDeviceType.kDLCUDA, 1)``."""
 
 _FROM_DEVICE = {
@@ -138,10 +138,10 @@ def parse_device_or_memory_type(value: DeviceOrMemoryType) -> tuple[MemoryType, 
             return MemoryType[name.upper()], int(number or 0)
     elif isinstance(value, MemoryType):
         return value, 0
-    elif isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):  # noqa: PLR2004  # a pair
+    else:
         kind, device = value
         if isinstance(kind, MemoryType):
             return kind, device
-        if isinstance(kind, DLDeviceType):
+        if kind in _FROM_DEVICE:
             return _FROM_DEVICE[kind], device
     raise InvalidArgumentError(f"{value!r} names no memory type")

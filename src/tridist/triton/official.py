@@ -1,7 +1,7 @@
 """The official ``tritonserver`` package, with the few names that our binding has and it has not.
 
-These are ``Server.load_model`` and ``unload_model``, ``requested_outputs`` of a request, ``Tensor.to_numpy`` as a function
-(:attr:`Official.to_numpy`), and iterators that always have ``cancel`` and ``aclose``.
+These are ``Server.load_model`` and ``unload_model``, ``requested_outputs`` of a request, ``to_numpy`` of a tensor (a
+function), and iterators that always have ``cancel`` and ``aclose``.
 """
 
 from __future__ import annotations

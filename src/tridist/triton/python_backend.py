@@ -1,10 +1,10 @@
 """A home for the Python backend in which its stub process starts, and runs the Python that runs us.
 
 The wheel keeps the stubs of all Python versions apart from the backend, and expects its own launcher to put things
-together. Here a folder in the user's cache holds links to the backend and to the right ``libpython``, and a launcher in
-the stub's place. The launcher sets what the stub needs (``PATH``, because the embedded interpreter takes its packages
-from the first ``python3`` there; ``LD_LIBRARY_PATH`` for ``libpython``) for the stub alone, so that this process and its
-other children keep their environment.
+together. Here a folder in the user's cache holds links to the backend and to the right ``libpython``, and a launcher
+in the stub's place. The launcher sets what the stub needs (``PATH``, because the embedded interpreter takes its
+packages from the first ``python3`` there; ``LD_LIBRARY_PATH`` for ``libpython``) for the stub alone, so that this
+process and its other children keep their environment.
 
 The backend passes every path through a shell without quoting it. Paths with characters that a shell reads are refused.
 """
@@ -135,13 +135,9 @@ def _cache_root() -> Path:
     configured = os.environ.get("XDG_CACHE_HOME", "")
     base = Path(configured) if configured else Path.home() / ".cache"
     root = base / "tridist" / "triton"
-    try:
-        if not _SAFE_PATH.fullmatch(str(root)):
-            raise OSError(f"{root} cannot be passed through a shell")
+    with contextlib.suppress(OSError):
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not os.access(root, os.W_OK):
-            raise PermissionError(root)
-    except OSError:
+    if not (os.access(root, os.W_OK) and _SAFE_PATH.fullmatch(str(root))):
         root = Path(tempfile.gettempdir()) / f"tridist-triton-{os.getuid()}"
         root.mkdir(mode=0o700, exist_ok=True)
     # What lies here is run: a folder that another user made or may write to is not ours.

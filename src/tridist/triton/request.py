@@ -80,12 +80,12 @@ class InferenceRequest:
         exchange = Exchange(
             library,
             handle.value or 0,
-            self.model,
-            self.request_id,
-            sink,
-            memory,
-            self.output_memory_allocator,
-            list(tensors.values()),
+            model=self.model,
+            request_id=self.request_id,
+            sink=sink,
+            output_memory=memory,
+            allocator=self.output_memory_allocator,
+            inputs=list(tensors.values()),
         )
         try:
             self._fill(library, handle, tensors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 from tridist.triton.capi.enums import DataType, MemoryType, ParameterType
 from tridist.triton.capi.library import Library
@@ -17,7 +17,7 @@ from tridist.triton.tensor import Tensor
 if TYPE_CHECKING:
     from tridist.triton.model import Model
 
-ParameterValue = Union[str, int, bool, float]
+ParameterValue = str | int | bool | float
 
 
 @dataclass

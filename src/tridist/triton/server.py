@@ -11,7 +11,9 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Union
+from typing import Any
+
+from typing_extensions import Self
 
 from tridist.triton.capi.enums import MetricFormat, ModelIndexFlag, ParameterType
 from tridist.triton.capi.library import Library, load_library
@@ -22,7 +24,7 @@ from tridist.triton.options import Options, core_options, repository_path
 
 _log = logging.getLogger(__name__)
 _READING_INTERVAL = 0.01
-LoadParameter = Union[str, int, bool, bytes]
+LoadParameter = str | int | bool | bytes
 
 
 class ModelDictionary(dict[tuple[str, int], Model]):
@@ -141,8 +143,10 @@ class Server:
             library.ServerStop(handle)
             library.ServerDelete(handle)
 
-    def __enter__(self) -> Server:
-        return self if self._handle is not None else self.start(wait_until_ready=True)
+    def __enter__(self) -> Self:
+        if self._handle is None:
+            self.start(wait_until_ready=True)
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -337,7 +341,7 @@ def _stop_all() -> None:
     for server in tuple(_running):
         try:
             server.stop()
-        except TritonError as error:
+        except TritonError as error:  # noqa: PERF203  # one server that does not stop keeps no other one running
             _log.warning("a Triton server did not stop at exit: %s", error)
 
 

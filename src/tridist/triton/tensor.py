@@ -138,7 +138,7 @@ class Tensor:
         """
         if self.data_type != DataType.BYTES:
             raise InvalidArgumentError(f"Tensor has data type {self.data_type.name} not BYTES")
-        return datatypes.decode_bytes(memoryview(self.to_host().to_bytes_view()), tuple(self.shape))
+        return datatypes.decode_bytes(self.to_host().to_bytes_view().data, tuple(self.shape))
 
     def to_string_array(self) -> np.ndarray[Any, Any]:
         """The elements of a BYTES tensor, decoded from UTF-8, as an array of text."""
@@ -189,7 +189,7 @@ class Tensor:
             UnsupportedError: a GPU is involved and cupy is not installed.
         """
         memory_type, device_id = parse_device_or_memory_type(device)
-        if memory_type != MemoryType.GPU and self.memory_type != MemoryType.GPU:
+        if MemoryType.GPU not in {memory_type, self.memory_type}:
             return self
         if (memory_type, device_id) == (self.memory_type, self.memory_type_id):
             return self

@@ -114,7 +114,7 @@ class Library:
         # Reached only for what the tables lack; it also tells type checkers what the bound attributes are.
         raise AttributeError(f"{PREFIX}{name} is not in the binding's tables")
 
-    def _bind(self, library: ctypes.CDLL, name: str, restype: Any, argtypes: tuple[object, ...]) -> Any:
+    def _bind(self, library: ctypes.CDLL, name: str, restype: Any, argtypes: Any) -> Any:
         function = library[PREFIX + name]
         function.restype = restype
         function.argtypes = argtypes
