@@ -122,8 +122,8 @@ def decode_status(data: bytes) -> WorkerStatus:
 
 
 def _operator(reader: FieldReader) -> OperatorStatus:
-    counters = {name: reader.integer(name, 0) for name in ("slots", "running", "completed", "failed")}
-    return OperatorStatus(reader.text("name"), reader.integer("version"), **counters)
+    counters = {name: reader.integer(name, 0) for name in ("running", "completed", "failed")}
+    return OperatorStatus(reader.text("name"), reader.integer("version"), reader.integer("slots", 1), **counters)
 
 
 def _statistics(reader: FieldReader | None) -> DataPlaneStatistics:
