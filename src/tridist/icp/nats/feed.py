@@ -65,6 +65,7 @@ class Feed:
         self._config = streams.delivery
         self._room = room
         self._take = take
+        self._origin = (key.subjects.stream, key.name)
         self._subject = f"{API}.CONSUMER.MSG.NEXT.{key.subjects.stream}.{key.name}"
         self._prefix = f"{self._connection.config.inbox_prefix}.{NUID().next().decode()}"
         self._numbers = itertools.count()
@@ -73,6 +74,7 @@ class Feed:
         self._stale = True
         self._missing = True
         self._heard = 0.0
+        self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._retiring = OwnedTasks()
 
@@ -154,7 +156,7 @@ class Feed:
     async def _pull(self, credits_: int) -> None:
         token = str(next(self._numbers))
         self.ledger.issue(token, credits_)
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         body = {
             "batch": credits_,
             "expires": int(self._config.pull_expiry * _NANOSECONDS),
@@ -169,13 +171,13 @@ class Feed:
             self._retiring.spawn(self._connection.unsubscribe(subscription))
 
     def _receive(self, message: Message) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._heard = self._loop.time()
         status = parse_status(message.header) if message.header else None
         if status is not None:
             self._hear(status, message.subject)
             return
         ack = parse_ack_subject(message.reply)
-        if ack is None or (ack.stream, ack.consumer) != (self._key.subjects.stream, self._key.name):
+        if ack is None or (ack.stream, ack.consumer) != self._origin:
             _log.warning("dropped a message on a pull inbox that no consumer of ours sent")
             return
         self.ledger.take()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _VERSION = b"NATS/1.0"
 _PENDING = b"nats-pending-messages"
@@ -34,8 +35,7 @@ class Status:
     pending: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AckSubject:
+class AckSubject(NamedTuple):
     """What the reply subject of a delivered message tells.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from tridist.errors import AttemptsExhaustedError, InvalidMessageError, InvalidNameError, TridistError
@@ -49,6 +50,7 @@ def judge(data: bytes, deliveries: int, subjects: OperatorSubjects, max_attempts
     return request
 
 
+@functools.lru_cache(maxsize=1024)  # the clients of a worker are few, and each request asks twice
 def is_inbox(namespace: str, reply_to: str) -> bool:
     """Whether an address is a component's response inbox in the namespace."""
     prefix = response_inbox(namespace, "")
