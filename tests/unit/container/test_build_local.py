@@ -24,7 +24,7 @@ case $1 in
     from) echo "container-of-$2" ;;
     add) ls -A "$4/etc" >"$KEEP/etc" 2>/dev/null || ls -A "$3/etc" >"$KEEP/etc" ;;
     build) for word; do case $word in id=*) id=${word%%,*}; cp "${word#*src=}" "$KEEP/${id#id=}" ;; esac; done ;;
-    run) [[ $* != *"test -e /run/secrets"* ]] ;;
+    run) [[ $* != *"test ! -e /run/secrets" || -z ${LEAK-} ]] ;;
 esac
 """
 
@@ -103,6 +103,13 @@ def test_pips_settings_become_secrets_without_paths_of_this_machine(local, tmp_p
         "extra-index-url = https://more.example/simple",
     ]
     assert (tmp_path / "ca_bundle").read_text() == "certificates"
+
+
+def test_an_image_that_holds_the_secrets_is_refused(local):
+    result, _ = local("--hello", LEAK="1")
+    assert result.returncode == 2
+    assert "secrets are in the image" in result.stderr
+    assert "Hello world" not in result.stdout
 
 
 def test_missing_tools_are_named_with_the_command_that_brings_them(local, tmp_path):
