@@ -1,7 +1,5 @@
 import os
 import signal
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -148,16 +146,3 @@ def test_an_environment_that_is_a_link_is_left_alone(checkout, tmp_path):
     assert result.returncode == 1
     assert "symbolic link" in result.stderr
     assert (elsewhere / "precious").exists()
-
-
-def test_nothing_to_do_is_quick(checkout):
-    checkout.run()
-    best = min(_seconds(checkout) for _ in range(3))
-    assert best < 1.0  # 0.1 s alone on a machine; other tests run beside this one
-
-
-def _seconds(checkout) -> float:
-    started = time.monotonic()
-    process: subprocess.CompletedProcess[str] = checkout.run()
-    assert process.returncode == 0
-    return time.monotonic() - started
