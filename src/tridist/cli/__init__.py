@@ -1,0 +1,1 @@
+"""The ``tridist`` command: parse, dispatch, print."""

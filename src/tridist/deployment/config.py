@@ -1,0 +1,139 @@
+"""What a deployment is told: which workers, how many of each, and where they meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from tridist.deployment.nats_server import NatsServerConfig
+from tridist.errors import ConfigurationError
+from tridist.icp.planes import PlanesConfig
+from tridist.instrumentation import LogConfig
+from tridist.worker import WorkerConfig
+
+MAX_REPLICAS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """What happens when a worker's process dies.
+
+    Attributes:
+        max_restarts: restarts in a row without `stable_after` seconds of service between them; the next death is a
+            failure of the deployment. None means any number, 0 that a death is final.
+        initial_delay: seconds before the first restart of a row; each further one waits twice as long.
+        max_delay: the longest wait, in seconds.
+        stable_after: seconds of service after which a row is forgotten.
+
+    Raises:
+        ConfigurationError: a field is not as described.
+    """
+
+    max_restarts: int | None = None
+    initial_delay: float = 0.5
+    max_delay: float = 30.0
+    stable_after: float = 30.0
+
+    def __post_init__(self) -> None:
+        if self.max_restarts is not None and self.max_restarts < 0:
+            raise ConfigurationError("max_restarts", self.max_restarts, "must be a whole number from 0, or nothing")
+        for name in ("initial_delay", "max_delay", "stable_after"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigurationError(name, getattr(self, name), "must be a number of seconds from 0")
+
+    def delay(self, restarts: int) -> float:
+        """Seconds to wait after ``restarts`` restarts in a row."""
+        # Above 2**62 the product would not be a float any more, and long before that it is max_delay.
+        return min(self.initial_delay * 2.0 ** min(restarts, 62), self.max_delay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerReplicas:
+    """A worker, and how many of it.
+
+    Attributes:
+        worker: what each of them hosts. One replica has the worker's name; several have ``name-0``, ``name-1``, ….
+        replicas: how many processes.
+        environment: variables for these processes, over those of this one (``CUDA_VISIBLE_DEVICES``, ``UCX_TLS``, …).
+        restart: what happens when one dies; None means the deployment's policy.
+
+    Raises:
+        ConfigurationError: a field is not as described.
+    """
+
+    worker: WorkerConfig
+    replicas: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    restart: RestartPolicy | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.replicas, bool) or not 1 <= self.replicas <= MAX_REPLICAS:
+            raise ConfigurationError("replicas", self.replicas, f"must be from 1 to {MAX_REPLICAS}")
+        for name, value in self.environment.items():
+            if not name or "=" in name or "\0" in name + value:
+                raise ConfigurationError("environment", name, "is no variable that a process can have")
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the replicas."""
+        if self.replicas == 1:
+            return (self.worker.name,)
+        return tuple(f"{self.worker.name}-{number}" for number in range(self.replicas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeploymentConfig:
+    """A deployment.
+
+    Attributes:
+        workers: its workers, at least one; every replica's name occurs once.
+        url: a NATS server that runs already; None means an embedded one, which lives as long as the deployment.
+        nats_server: how the embedded server runs, where there is one.
+        planes: how workers are on the planes: namespace, credentials, streams, data plane. The URL in it is replaced.
+            A worker whose own ``planes`` differ from the defaults keeps them, but for URL and namespace.
+        restart: what happens when a worker dies, unless it says so itself.
+        ready_timeout: seconds that all workers together may take until they are ready (models load in that time).
+        log_directory: a file per worker, ``<name>.log``, goes here, and ``nats-server.log``. None means a private
+            temporary folder that goes with the deployment.
+        logs: how the workers log; the component is the worker's name.
+        python_path: folders where workers find modules, before those of this process.
+
+    Raises:
+        ConfigurationError: a field is not as described.
+    """
+
+    workers: tuple[WorkerReplicas, ...]
+    url: str | None = None
+    nats_server: NatsServerConfig = field(default_factory=NatsServerConfig)
+    planes: PlanesConfig = field(default_factory=PlanesConfig)
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    ready_timeout: float = 120.0
+    log_directory: Path | None = None
+    logs: LogConfig = field(default_factory=LogConfig)
+    python_path: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.workers:
+            raise ConfigurationError("workers", [], "must hold at least one worker")
+        if not 0 < self.ready_timeout < math.inf:
+            raise ConfigurationError("ready_timeout", self.ready_timeout, "must be a number of seconds above 0")
+        seen: set[str] = set()
+        for name in (name for worker in self.workers for name in worker.names()):
+            if name in seen:
+                raise ConfigurationError("workers", name, "is the name of two workers")
+            seen.add(name)
+        if self.url is not None:
+            self.planes_at(self.url)
+            if PlanesConfig(url=self.url).scheme == "memory":
+                raise ConfigurationError("url", self.url, "stays inside one process, and workers are processes")
+
+    def planes_at(self, url: str) -> PlanesConfig:
+        """The planes' configuration with the URL that the deployment has in the end."""
+        return replace(self.planes, url=url)
+
+    def worker_at(self, replicas: WorkerReplicas, name: str, url: str) -> WorkerConfig:
+        """The configuration of one replica, as its process gets it."""
+        own, shared = replicas.worker.planes, self.planes_at(url)
+        planes = shared if own == PlanesConfig() else replace(own, url=url, namespace=shared.namespace)
+        return replace(replicas.worker, name=name, planes=planes)

@@ -1,0 +1,200 @@
+"""A worker as a process of its own: ``python -m tridist.worker.process NAME DESCRIPTOR``.
+
+`tridist.deployment` starts it, with a private line (`tridist.worker.control`) at the file descriptor; ``NAME`` is for
+people who read process lists. `serve` is the same without the line, for a program that is a worker itself.
+
+How it ends, and with which exit code:
+
+    SIGTERM, SIGINT                    drains                               0
+    its parent dies                    drains, for a limited time           0, or 4 when that took too long
+    it cannot start                    tells its parent and its log why     3
+    a second SIGTERM or SIGINT         ends at once                         128 + the signal's number
+    a thread of user code never ends   its stack goes to the log            1, five seconds after draining
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from types import FrameType
+
+import uvloop
+
+from tridist.errors import ConfigurationError, OperatorLoadError, TridistError
+from tridist.instrumentation import configure_logging
+from tridist.worker.config import WorkerConfig
+from tridist.worker.control import WorkerReport, encode_report, read_order, wait_for_end
+from tridist.worker.worker import Worker
+
+_log = logging.getLogger(__name__)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_EXIT_SECONDS = 5.0
+
+
+class ExitCode(IntEnum):
+    """What the exit codes of a worker's process mean."""
+
+    DRAINED = 0
+    CRASHED = 1
+    USAGE = 2
+    NOT_STARTED = 3
+    ORPHANED = 4
+
+
+class StopSwitch:
+    """Tells a running worker to drain: by a signal, or from any thread.
+
+    Made in the main thread, inside the event loop. A second signal ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._signalled = False
+
+    def install(self) -> None:
+        """Handle SIGTERM and SIGINT from now on."""
+        for number in _STOP_SIGNALS:
+            # Not the loop's own handlers: a second signal has to work while user code blocks the loop.
+            signal.signal(number, self._on_signal)
+
+    def set(self) -> None:
+        """Stop; callable from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    async def wait(self) -> None:
+        """Wait until somebody said stop."""
+        await self._stop.wait()
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._signalled:
+            _log.warning("a second signal: ending at once")
+            os._exit(128 + number)
+        self._signalled = True
+        self.set()
+
+
+async def serve(config: WorkerConfig, stop: StopSwitch, on_ready: Callable[[Worker], None]) -> None:
+    """Run a worker until ``stop``, then drain; a stop while it starts breaks the start off.
+
+    Args:
+        config: which worker.
+        stop: when to end.
+        on_ready: called once, when it serves.
+
+    Raises:
+        TridistError: it could not be started.
+    """
+    worker = Worker(config)
+    starting = asyncio.create_task(worker.start())
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            _log.info("worker %s was stopped while it started", config.name)
+            return
+        starting.result()
+        on_ready(worker)
+        await stopping
+    finally:
+        await _cancel(starting)
+        await _cancel(stopping)
+        await worker.drain()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    if not task.done():
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Host the worker that the parent orders; returns the exit code."""
+    # Set by our parent to keep the current folder out of the module path; of no concern to our own children.
+    os.environ.pop("PYTHONSAFEPATH", None)
+    faulthandler.enable()
+    try:
+        _, descriptor = arguments
+        line = socket.socket(fileno=int(descriptor))
+    except (ValueError, OSError):
+        print("this is started by tridist itself; see 'tridist worker'", file=sys.stderr)  # noqa: T201 (a command)
+        return ExitCode.USAGE
+    os.set_inheritable(line.fileno(), False)  # our children must not keep it open after us
+    return _Process(line).run()
+
+
+class _Process:
+    """One worker's process.
+
+    Args:
+        line: to the parent.
+    """
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._was_ready = False
+
+    def run(self) -> int:
+        """Receive the order, serve, report; returns the exit code."""
+        try:
+            order = read_order(self._line)
+        except Exception as error:  # noqa: BLE001 (a parameter's own unpickling)
+            reason = f"cannot be read in the worker's process: {type(error).__name__}: {error}"
+            return self._failed(ConfigurationError("parameters", None, reason))
+        configure_logging(order.logs)
+        try:
+            uvloop.run(self._serve(order.config, order.orphan_limit))
+        except TridistError as error:
+            return self._failed(error)
+        except Exception as error:  # noqa: BLE001 (reported, whatever it is)
+            _log.exception("worker %s failed", order.config.name)
+            return self._failed(OperatorLoadError(order.config.name, f"{type(error).__name__}: {error}"))
+        return ExitCode.DRAINED
+
+    async def _serve(self, config: WorkerConfig, orphan_limit: float) -> None:
+        stop = StopSwitch()
+        stop.install()
+        threading.Thread(target=self._watch_parent, args=(stop, orphan_limit), name="parent", daemon=True).start()
+        try:
+            await serve(config, stop, self._ready)
+        finally:
+            # Threads that user code left behind would keep the interpreter from ending: show where they are, and go.
+            faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
+
+    def _watch_parent(self, stop: StopSwitch, limit: float) -> None:
+        wait_for_end(self._line)
+        _log.warning("the parent process has gone: draining")
+        stop.set()
+        time.sleep(limit)
+        _log.error("draining took longer than %g s: ending at once", limit)
+        os._exit(ExitCode.ORPHANED)
+
+    def _ready(self, worker: Worker) -> None:
+        self._was_ready = True
+        self._report(WorkerReport(component_id=worker.component_id))
+
+    def _failed(self, error: TridistError) -> int:
+        _log.error("%s: %s", error.code, error.message, exc_info=error.__cause__)
+        if self._was_ready:
+            return ExitCode.CRASHED
+        self._report(WorkerReport(error=error))
+        return ExitCode.NOT_STARTED
+
+    def _report(self, report: WorkerReport) -> None:
+        with contextlib.suppress(OSError):  # a parent that has gone needs no report; the watch sees to that
+            self._line.sendall(encode_report(report))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,96 @@
+"""Operators for tests that run workers as processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tridist.operators import Operator, OperatorRequest, OperatorResponse, operator
+
+
+@operator
+def double(x):
+    """Twice ``x``."""
+    return {"y": x * 2}
+
+
+@operator
+async def count(upto):
+    """Answers 0, 1, … below ``upto``."""
+    for number in range(int(upto)):
+        yield {"number": np.int64(number)}
+
+
+class Process(Operator):
+    """Tells about its process, and does to it what a request asks for."""
+
+    async def execute(self, request: OperatorRequest) -> OperatorResponse:
+        action = request.parameters.get("action")
+        if action == "exit":
+            os._exit(7)
+        if action == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if action == "raise":
+            raise ValueError("as the request asked")
+        if action == "sleep":
+            await asyncio.sleep(float(request.parameters["seconds"]))
+        return OperatorResponse({"pid": np.int64(os.getpid())}, {"environment": os.environ.get("TEST_VARIABLE", "")})
+
+
+class Broken(Operator):
+    """Cannot be set up."""
+
+    async def set_up(self) -> None:
+        print("about to break")  # noqa: T201 (to see that it lands in the log)
+        raise RuntimeError("the model is missing")
+
+    def execute(self, request: OperatorRequest) -> Any:
+        raise AssertionError("never reached")
+
+
+class Endless(Operator):
+    """Never gets ready; writes its process id to the file in its parameters."""
+
+    async def set_up(self) -> None:
+        if "pid_file" in self.context.parameters:
+            _write(self.context.parameters["pid_file"], str(os.getpid()))
+        await asyncio.sleep(600)
+
+    def execute(self, request: OperatorRequest) -> Any:
+        raise AssertionError("never reached")
+
+
+class Stubborn(Operator):
+    """Blocks its event loop when it is torn down, so that only SIGKILL ends it."""
+
+    async def tear_down(self) -> None:
+        time.sleep(600)  # noqa: ASYNC251 (to block it is the point)
+
+    def execute(self, request: OperatorRequest) -> Any:
+        return {}
+
+
+class DiesOnceMore(Operator):
+    """Can be set up only while the file in its parameters is missing."""
+
+    async def set_up(self) -> None:
+        if _exists(self.context.parameters["broken_by"]):
+            os._exit(9)
+
+    async def execute(self, request: OperatorRequest) -> Any:
+        _write(self.context.parameters["broken_by"], "")
+        os._exit(8)
+
+
+def _write(path: str, text: str) -> None:
+    Path(path).write_text(text)
+
+
+def _exists(path: str) -> bool:
+    return Path(path).exists()
