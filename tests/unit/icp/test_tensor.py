@@ -146,7 +146,6 @@ def self_containing():
         self_containing(),
         np.ma.array([1, 2], mask=[False, True]),
     ],
-    ids=repr,
 )
 def test_what_is_no_tensor_is_refused(value):
     with pytest.raises(errors.InvalidTensorError):
