@@ -22,7 +22,7 @@ printf '%s\n' "${{PIP_INDEX_URL-}}|${{PYTHONPATH-}}|$*" >>"$control/calls"
 case "$*" in
     "-m venv "*) mkdir -p "$4/bin"; cp "$0" "$4/bin/python" ;;
     "-m pip "*)
-        if [[ -e $control/slow ]]; then echo $$ >"$control/pip.pid"; sleep "$(cat "$control/slow")"; fi
+        if read -r seconds 2>/dev/null <"$control/slow"; then echo $$ >"$control/pip.pid"; sleep "$seconds"; fi
         if [[ -e $control/fail ]]; then echo "ERROR: no matching distribution"; exit 1; fi ;;
 esac
 """

@@ -87,7 +87,7 @@ def test_failing_pip_shows_the_end_of_its_log_and_the_next_run_starts_afresh(che
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_install_takes_pip_with_it_and_is_started_afresh(checkout, how):
-    (checkout.control / "slow").write_text("60")
+    (checkout.control / "slow").write_text("60\n")
     process = checkout.start()
     pip = checkout.wait_for_pip()
     (checkout.path / ".venv" / "half-made").touch()
@@ -103,7 +103,7 @@ def test_an_interrupted_install_takes_pip_with_it_and_is_started_afresh(checkout
 
 
 def test_a_killed_run_keeps_others_out_for_as_long_as_its_pip_writes(checkout):
-    (checkout.control / "slow").write_text("2")
+    (checkout.control / "slow").write_text("2\n")
     process = checkout.start()
     pip = checkout.wait_for_pip()
     os.kill(process.pid, signal.SIGKILL)
@@ -117,7 +117,7 @@ def test_a_killed_run_keeps_others_out_for_as_long_as_its_pip_writes(checkout):
 
 
 def test_two_runs_at_once_install_once(checkout):
-    (checkout.control / "slow").write_text("0.5")
+    (checkout.control / "slow").write_text("0.5\n")
     runs = [checkout.start() for _ in range(2)]
     outputs = [run.communicate(timeout=30)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
