@@ -96,8 +96,41 @@ async def test_a_server_that_stays_away_is_an_error_within_the_patience(open_pla
     with pytest.raises(ConnectionFailedError, match="not back within"):
         await plane.post_request(a_request())
     assert time.monotonic() - began < 3
+    await plane.close()
+
+
+async def test_deadlines_hold_while_the_server_is_away(open_plane):
+    plane = await open_plane()
+    waiting = await plane.post_request(a_request(deadline=time.time() + 0.6))
+    await open_plane.server.stop()
+    began = time.monotonic()
     with pytest.raises(DeadlineExceededError):
         await plane.post_request(a_request(deadline=time.time() + 0.3))
+    with pytest.raises(DeadlineExceededError) as raised:
+        await one_of(waiting)
+    assert raised.value.stage == "unknown"
+    assert time.monotonic() - began < 4
+
+
+async def test_closing_a_worker_whose_server_is_away_does_not_take_long(open_plane):
+    client, worker = await open_plane(), await open_plane()
+    puller = await worker.pull_requests("echo", slots=4)
+    for _ in range(8):
+        await client.post_request(a_request())
+    await next_of(puller)
+    await open_plane.server.stop()
+    await asyncio.sleep(0.1)
+    began = time.monotonic()
+    await worker.close()
+    assert time.monotonic() - began < 4
+
+
+async def test_a_crowd_of_deadlines_is_told_apart(client):
+    deadline = time.time() + 1.0
+    streams = await asyncio.gather(*(client.post_request(a_request(deadline=deadline)) for _ in range(500)))
+    outcomes = await asyncio.gather(*(one_of(stream) for stream in streams), return_exceptions=True)
+    assert {outcome.stage for outcome in outcomes} == {"unserved"}
+    assert len({outcome.request_id for outcome in outcomes}) == 500
 
 
 async def test_a_connection_given_up_ends_every_wait(open_plane):

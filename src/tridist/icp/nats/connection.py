@@ -84,6 +84,11 @@ class NatsConnection:
         return self._gone is None and self._client.is_connected
 
     @property
+    def gone(self) -> bool:
+        """Whether the connection was closed, or lost for good."""
+        return self._gone is not None
+
+    @property
     def max_payload(self) -> int:
         """The server's limit for one message, headers included, in bytes."""
         return self._client.max_payload
@@ -124,16 +129,22 @@ class NatsConnection:
         await self._discard()
 
     async def publish(
-        self, subject: str, payload: bytes = b"", *, reply: str = "", headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+        patience: float | None = None,
     ) -> None:
-        """Publish; wait for a connection that is being restored.
+        """Publish; wait ``patience`` seconds (None: the configuration's) for a connection that is being restored.
 
         Raises:
             ConnectionFailedError: there is no connection.
             PlaneClosedError: it was closed.
         """
         if not self.connected:
-            await self._await_connection()
+            await self._await_connection(patience)
         try:
             await self._client.publish(subject, payload, reply, headers)
         except (nats.errors.Error, OSError) as error:
@@ -184,12 +195,13 @@ class NatsConnection:
         """A `ConnectionFailedError` of this connection."""
         return ConnectionFailedError(self.config.address, reason)
 
-    async def _await_connection(self) -> None:
+    async def _await_connection(self, patience: float | None = None) -> None:
         if self._gone is None:
+            seconds = self.config.patience if patience is None else patience
             try:
-                await asyncio.wait_for(self._connected.wait(), self.config.patience)
+                await asyncio.wait_for(self._connected.wait(), seconds)
             except asyncio.TimeoutError as error:
-                raise self.failure(f"lost, and not back within {self.config.patience:g} s") from error
+                raise self.failure(f"lost, and not back within {seconds:g} s") from error
         if self._gone is not None:
             raise self._gone
 
@@ -224,6 +236,8 @@ class NatsConnection:
         return options
 
     async def _discard(self) -> None:
+        if self._gone is None:
+            self._gone = PlaneClosedError(_PLANE)  # nats-py calls back while it closes: that is no lost connection
         self._client.handlers.clear()
         # Half-made connections fail in many ways, and nothing is left to save. After a failed TLS handshake nats-py
         # waits for the end of a stream that never ends.
@@ -250,7 +264,7 @@ class NatsConnection:
         _notify(self.on_reconnect)
 
     async def _on_closed(self) -> None:
-        if self._gone is None and self._connected is not None:
+        if self._gone is None:
             last = self._client.last_error or self._last_error
             self._gone = self.failure("lost for good" if last is None else _describe(last))
             self._connected.set()

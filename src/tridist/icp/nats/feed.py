@@ -99,6 +99,8 @@ class Feed:
             except PlaneClosedError:
                 return
             except PlaneError as error:
+                if self._connection.gone:
+                    return
                 _log.warning("pulling from %s: %s; trying again", self._key.subjects.stream, error)
                 self._missing = True
                 self.renew()
@@ -111,6 +113,10 @@ class Feed:
             self._connection.on_reconnect.remove(self.renew)
         await self._retire()
         await self._retiring.settle(self._connection.config.reply_timeout)
+        await self._retiring.end()
+
+    async def abort(self) -> None:
+        """Stop listening without telling the server."""
         await self._retiring.end()
 
     def refill(self) -> None:

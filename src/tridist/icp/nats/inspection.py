@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from tridist.icp.status import QueueStatus
 from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects, parse_stream
 
 _NOT_FOUND = (10059, 10014)  # stream, consumer
+_STAGE_SECONDS = 1.0
+"""How much later than its deadline a request may fail for the sake of a better error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,16 +32,53 @@ class _Consumer:
         return self.pulls > 0 or self.unsettled > 0
 
 
-async def stage(jetstream: JetStream, key: ConsumerKey, sequence: int | None) -> str:
-    """Where the request is that went to ``key`` as number ``sequence``: a stage of `DeadlineExceededError`."""
-    if sequence is None:
-        return "unknown"
-    try:
-        consumers = {consumer.name: consumer async for consumer in _consumers(jetstream, key.subjects)}
-    except RefusedError as error:
-        return "unserved" if error.server_code in _NOT_FOUND else "unknown"
-    except PlaneError:
-        return "unknown"
+class StageFinder:
+    """Tells where requests are whose deadline has passed.
+
+    Deadlines pass in crowds (a worker is gone, and everything behind it is late), so whoever asks about an operator
+    while a question about it is on its way shares the answer.
+    """
+
+    def __init__(self, jetstream: JetStream) -> None:
+        self._jetstream = jetstream
+        self._asked: dict[OperatorSubjects, asyncio.Task[dict[str, _Consumer]]] = {}
+
+    async def stage(self, key: ConsumerKey, sequence: int | None) -> str:
+        """Where the request is that went to ``key`` as number ``sequence``: a stage of `DeadlineExceededError`."""
+        if sequence is None:
+            return "unknown"
+        try:
+            consumers = await asyncio.shield(self._ask(key.subjects))
+        except RefusedError as error:
+            return "unserved" if error.server_code in _NOT_FOUND else "unknown"
+        except PlaneError:
+            return "unknown"
+        return _stage(consumers, key, sequence)
+
+    async def close(self) -> None:
+        """End the questions that are on their way."""
+        tasks = list(self._asked.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _ask(self, subjects: OperatorSubjects) -> asyncio.Task[dict[str, _Consumer]]:
+        task = self._asked.get(subjects)
+        if task is None:
+            task = self._asked[subjects] = asyncio.get_running_loop().create_task(self._consumers(subjects))
+            task.add_done_callback(functools.partial(self._answered, subjects))
+        return task
+
+    def _answered(self, subjects: OperatorSubjects, task: asyncio.Task[dict[str, _Consumer]]) -> None:
+        self._asked.pop(subjects, None)
+        if not task.cancelled():
+            task.exception()  # whoever asked may have gone: nothing to complain about
+
+    async def _consumers(self, subjects: OperatorSubjects) -> dict[str, _Consumer]:
+        return {found.name: found async for found in _consumers(self._jetstream, subjects, timeout=_STAGE_SECONDS)}
+
+
+def _stage(consumers: Mapping[str, _Consumer], key: ConsumerKey, sequence: int) -> str:
     target = consumers.get(key.name)
     if target is not None and sequence <= target.delivered:
         return "running"
@@ -76,8 +117,10 @@ async def _queue(jetstream: JetStream, subjects: OperatorSubjects, messages: int
     )
 
 
-async def _consumers(jetstream: JetStream, subjects: OperatorSubjects) -> AsyncIterator[_Consumer]:
-    async for info in _pages(jetstream, f"CONSUMER.LIST.{subjects.stream}", "consumers", {}):
+async def _consumers(
+    jetstream: JetStream, subjects: OperatorSubjects, timeout: float | None = None
+) -> AsyncIterator[_Consumer]:
+    async for info in _pages(jetstream, f"CONSUMER.LIST.{subjects.stream}", "consumers", {}, timeout):
         yield _Consumer(
             name=str(info["name"]),
             delivered=int(info["delivered"]["stream_seq"]),
@@ -87,11 +130,11 @@ async def _consumers(jetstream: JetStream, subjects: OperatorSubjects) -> AsyncI
 
 
 async def _pages(
-    jetstream: JetStream, endpoint: str, items: str, body: Mapping[str, object]
+    jetstream: JetStream, endpoint: str, items: str, body: Mapping[str, object], timeout: float | None = None
 ) -> AsyncIterator[dict[str, Any]]:
     offset = 0
     while True:
-        page = await jetstream.call(endpoint, {**body, "offset": offset})
+        page = await jetstream.call(endpoint, {**body, "offset": offset}, timeout=timeout)
         entries = page.get(items) or []
         for entry in entries:
             yield entry

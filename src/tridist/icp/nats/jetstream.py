@@ -44,8 +44,7 @@ class _Question:
     reply: str
     answer: asyncio.Future[Message]
     seconds: float
-    give_up: float
-    sent: bool = False
+    give_up: float | None = None
 
 
 class JetStream:
@@ -76,7 +75,8 @@ class JetStream:
 
         Raises:
             RefusedError: nothing listens on the subject.
-            ConnectionFailedError: no reply came within ``timeout`` seconds, or we may not publish there.
+            ConnectionFailedError: no reply came within ``timeout`` seconds, or we may not publish there. A ``timeout``
+                also bounds the wait for a lost connection.
             PlaneClosedError: the plane was closed meanwhile.
         """
         loop = asyncio.get_running_loop()
@@ -84,13 +84,13 @@ class JetStream:
         token = str(next(self._tokens))
         reply = self._prefix + token
         answer: asyncio.Future[Message] = loop.create_future()
-        question = _Question(subject, payload, headers, reply, answer, seconds, loop.time() + seconds)
+        question = _Question(subject, payload, headers, reply, answer, seconds)
         self._questions[token] = question
         if self._sweep is None:
             self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire)
         try:
-            await self.connection.publish(subject, payload, reply=reply, headers=headers)
-            question.sent = True
+            await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
+            question.give_up = loop.time() + seconds
             return await answer
         finally:
             del self._questions[token]
@@ -112,7 +112,9 @@ class JetStream:
             return int(sequence[1])  # every request passes here: a JSON parser would cost it more than the router does
         return int(self._read(message).get("seq", 0))
 
-    async def call(self, endpoint: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
+    async def call(
+        self, endpoint: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None
+    ) -> dict[str, Any]:
         """Call a function of the JetStream API, such as ``STREAM.INFO.<name>``.
 
         Raises:
@@ -120,7 +122,8 @@ class JetStream:
             ConnectionFailedError: it did not answer.
             PlaneClosedError: the plane was closed meanwhile.
         """
-        return self._read(await self.ask(f"{API}.{endpoint}", json.dumps(body).encode() if body else b""))
+        payload = json.dumps(body).encode() if body else b""
+        return self._read(await self.ask(f"{API}.{endpoint}", payload, timeout=timeout))
 
     def fail_all(self, error: TridistError) -> None:
         """End every wait for a reply with ``error``."""
@@ -158,7 +161,7 @@ class JetStream:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for question in self._questions.values():
-            if now >= question.give_up:
+            if question.give_up is not None and now >= question.give_up:
                 reason = f"no answer on {question.subject} within {question.seconds:g} s"
                 _fail(question, self.connection.failure(reason))
         self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire) if self._questions else None
@@ -171,7 +174,7 @@ class JetStream:
 
     def _ask_again(self) -> None:
         for question in self._questions.values():
-            if question.sent and not question.answer.done():
+            if question.give_up is not None and not question.answer.done():
                 self._tasks.spawn(self._send_again(question))
 
     async def _send_again(self, question: _Question) -> None:

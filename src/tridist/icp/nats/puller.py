@@ -105,22 +105,22 @@ class NatsPuller(RequestPuller):
         self._stopped = True
         self._changed.set()
         await asyncio.gather(self._direct.close(), self._shared.close())
+        await self._give_back([*self._queues[0], *self._queues[1]])
         for queue in self._queues:
-            while queue:
-                await self._try_to(queue.popleft().give_back())
+            queue.clear()
 
     @override
     async def close(self) -> None:
         await self.stop()
         # Nobody extends what is still held from here on: let others have it now instead of after the ack wait.
-        for delivery in list(self._held):
-            await self._try_to(delivery.give_back())
-        await self._tasks.settle(self._connection.config.reply_timeout)
+        await self._give_back(list(self._held))
+        await self._tasks.settle(self._connection.config.reply_timeout if self._connection.connected else 0)
         await self._end_tasks()
 
     async def abort(self, error: PlaneError) -> None:
         """End at once, with ``error`` for whoever iterates; the server finds out by itself."""
         self.fail(error)
+        await asyncio.gather(self._direct.abort(), self._shared.abort())
         await self._end_tasks()
 
     def fail(self, error: PlaneError) -> None:
@@ -129,6 +129,13 @@ class NatsPuller(RequestPuller):
             self._failure = error
         self._stopped = True
         self._changed.set()
+
+    async def _give_back(self, deliveries: list[NatsDelivery]) -> None:
+        for delivery in deliveries:
+            if self._connection.connected:  # else the server does the same by itself, after the ack wait
+                await self._try_to(delivery.give_back())
+            else:
+                self._free(delivery)
 
     async def _end_tasks(self) -> None:
         await self._running.end()

@@ -97,6 +97,7 @@ class NatsRequestPlane(RequestPlane):
         self._connection = NatsConnection(self.config, self.component_id)
         self._jetstream = JetStream(self._connection, self._tasks)
         self._streams = Streams(self._jetstream, self._stream_config, self._delivery_config)
+        self._stages = inspection.StageFinder(self._jetstream)
         self._status = StatusExchange(self._connection, self.namespace)
         self._connection.on_lost.append(self._lost)
         await self._connection.open()
@@ -210,7 +211,7 @@ class NatsRequestPlane(RequestPlane):
         """Publish; make the stream if it is missing (it is asked for once, and may be deleted later)."""
         remaining = request.remaining()
         timeout = self.config.reply_timeout
-        limit = timeout if remaining is None else min(timeout, max(remaining, 0.0))
+        limit = None if remaining is None else min(timeout, max(remaining, 0.0))
         try:
             await self._streams.ensure(subjects)
             try:
@@ -234,7 +235,7 @@ class NatsRequestPlane(RequestPlane):
 
     async def _fail_late(self, receipt: _Receipt, stream: ResponseStream) -> None:
         request = stream.request
-        where = await inspection.stage(self._jetstream, receipt.key, receipt.sequence)
+        where = await self._stages.stage(receipt.key, receipt.sequence)
         stream.fail(DeadlineExceededError(request.id, request.operator, where))
 
     def _receive(self, message: Message) -> None:
@@ -255,6 +256,7 @@ class NatsRequestPlane(RequestPlane):
         await self._handlers.settle(_HANDLER_SECONDS)
         await self._handlers.end()
         await self._tasks.end()
+        await self._stages.close()
         await self._connection.close(flush=flush)
 
     def _check_open(self) -> None:

@@ -33,6 +33,7 @@ class StatusExchange:
             ConnectionFailedError: there is no connection.
         """
         await self._connection.subscribe(self._subject, functools.partial(self._answer, status, tasks))
+        await self._connection.flush()  # from here on the server knows us: whoever asks now gets our answer
 
     async def collect(self, timeout: float) -> list[WorkerStatus]:
         """Ask, and wait ``timeout`` seconds for answers.
