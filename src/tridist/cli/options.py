@@ -91,6 +91,11 @@ def json_option(function: Function) -> Function:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON, for scripts.")(function)
 
 
+def shown_url(url: str) -> str:
+    """A URL, or several, without credentials."""
+    return NatsConfig(urls=tuple(url.split(","))).address
+
+
 def _typed(name: str) -> bool:
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE

@@ -104,6 +104,8 @@ def _run(function: Callable[[], int | None], *, verbose: bool) -> int:
         return ExitCode.FAILED
     except TridistError as error:
         _report(error.code, error.message, verbose=verbose)
+        if isinstance(error, ConnectionFailedError):
+            errors().print("  [dim]is a deployment running there? --url or TRIDIST_URL names another server[/]")
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 (a command has to end with a line, not with a stack)
         hint = "" if verbose else " (--verbose shows where)"

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from tridist.cli.console import print_json
-from tridist.cli.options import FILE, Connection, connection_options, json_option
+from tridist.cli.options import FILE, Connection, connection_options, json_option, shown_url
 from tridist.cli.running import Interrupted, command_body, run_async
 from tridist.cli.status_view import StatusView
 from tridist.deployment import Deployment, DeploymentConfig, DeploymentEvent
@@ -77,11 +77,11 @@ class _Run:
                 self.drained = ready and not any(status.exit_code for status in deployment.statuses())
 
     def _say_ready(self) -> None:
-        deployment = self._deployment
+        url, namespace = shown_url(self._deployment.url), self._deployment.namespace
         if self._as_json:
-            print_json({"event": "Ready", "url": deployment.url, "namespace": deployment.namespace}, line=True)
+            print_json({"event": "Ready", "url": url, "namespace": namespace}, line=True)
         else:
-            self._view.ready(deployment.url, deployment.namespace)
+            self._view.ready(url, namespace)
 
     def _on_event(self, event: DeploymentEvent) -> None:
         if self._as_json:

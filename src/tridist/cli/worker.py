@@ -12,7 +12,7 @@ import click
 import uvloop
 
 from tridist.cli.console import output
-from tridist.cli.options import FILE, Connection, connection_options
+from tridist.cli.options import FILE, Connection, connection_options, shown_url
 from tridist.cli.running import command_body
 from tridist.deployment.file import load_worker_file
 from tridist.errors import ConfigurationError
@@ -101,6 +101,7 @@ async def _serve(config: WorkerConfig) -> None:
     stop.install()
 
     def ready(worker: Worker) -> None:
-        output().print(f"{config.name} is ready ({worker.component_id}) at {config.planes.url}; Ctrl-C drains it")
+        url = shown_url(config.planes.url)
+        output().print(f"{config.name} is ready ({worker.component_id}) at {url}; Ctrl-C drains it", markup=False)
 
     await serve(config, stop, ready)

@@ -1,0 +1,146 @@
+"""``tridist operators``: what is served, by whom, and what waits."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import click
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tridist.cli.console import output, print_json
+from tridist.cli.options import Connection, connection_options, json_option
+from tridist.cli.running import Interrupted, command_body, run_async
+from tridist.icp.planes import Planes, PlanesConfig
+from tridist.icp.request_plane import RequestPlane
+from tridist.icp.status import OperatorStatus, QueueStatus, WorkerStatus
+
+
+@dataclass(slots=True)
+class _Entry:
+    """One operator version: its queue, and the workers that serve it."""
+
+    queue: QueueStatus
+    served: list[tuple[WorkerStatus, OperatorStatus]] = field(default_factory=list)
+
+
+@click.command("operators")
+@click.option("--wait", type=click.FloatRange(min=0.05, max=60), default=0.5, show_default=True, help="Seconds to ask.")
+@click.option("--watch", type=click.FloatRange(min=0.1), metavar="SECONDS", help="Show it again every SECONDS.")
+@connection_options
+@json_option
+@command_body
+def command(*, wait: float, watch: float | None, connection: Connection, as_json: bool) -> int | None:
+    r"""Show every operator of the namespace: its workers, what they do, and what waits for them.
+
+    \b
+    Examples:
+      tridist operators
+      tridist operators --watch 2
+      tridist operators --json | jq '.operators[] | select(.waiting > 100) | .name'
+    """
+    try:
+        run_async(lambda: _show(connection.planes(), wait, watch, as_json=as_json))
+    except Interrupted:
+        if watch is None:
+            raise
+    return None
+
+
+async def _show(planes: PlanesConfig, wait: float, watch: float | None, *, as_json: bool) -> None:
+    # The request plane alone: nothing is transferred, so this works without UCX too.
+    plane = Planes(planes).requests
+    await plane.open()
+    try:
+        if watch is None:
+            entries = await _collect(plane, wait)
+            _print(entries, plane.namespace, as_json=as_json, line=False)
+        else:
+            await _follow(plane, wait, watch, as_json=as_json)
+    finally:
+        await plane.close()
+
+
+async def _follow(plane: RequestPlane, wait: float, every: float, *, as_json: bool) -> None:
+    console = output()
+    if as_json or not console.is_terminal:
+        while True:
+            _print(await _collect(plane, wait), plane.namespace, as_json=as_json, line=True)
+            await asyncio.sleep(every)
+    with Live(console=console, auto_refresh=False, screen=True) as live:
+        while True:
+            live.update(_table(await _collect(plane, wait), plane.namespace), refresh=True)
+            await asyncio.sleep(every)
+
+
+async def _collect(plane: RequestPlane, wait: float) -> list[_Entry]:
+    workers, queues = await asyncio.gather(plane.collect_status(timeout=wait), plane.queues())
+    entries = {(queue.operator, queue.version): _Entry(queue) for queue in queues}
+    for worker in sorted(workers, key=lambda worker: worker.name):
+        for operator in worker.operators:
+            key = (operator.name, operator.version)
+            entry = entries.setdefault(key, _Entry(QueueStatus(operator.name, operator.version)))
+            entry.served.append((worker, operator))
+    return [entries[key] for key in sorted(entries)]
+
+
+def _print(entries: list[_Entry], namespace: str, *, as_json: bool, line: bool) -> None:
+    if as_json:
+        print_json({"namespace": namespace, "operators": [_as_json(entry) for entry in entries]}, line=line)
+    else:
+        output().print(_table(entries, namespace))
+
+
+def _as_json(entry: _Entry) -> dict[str, Any]:
+    queue = entry.queue
+    workers = [
+        {
+            "name": worker.name,
+            "component_id": worker.component_id,
+            "host": worker.host,
+            "pid": worker.pid,
+            **{name: value for name, value in asdict(operator).items() if name not in ("name", "version")},
+        }
+        for worker, operator in entry.served
+    ]
+    return {
+        "name": queue.operator,
+        "version": queue.version,
+        "waiting": queue.waiting,
+        "running": queue.running,
+        "idle_pulls": queue.idle_pulls,
+        "workers": workers,
+    }
+
+
+def _table(entries: list[_Entry], namespace: str) -> Table | Text:
+    if not entries:
+        return Text(f"nothing is served in the namespace {namespace}, and nothing waits")
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("operator", "version", "workers"):
+        table.add_column(column, overflow="fold")
+    for column in ("waiting", "running", "slots", "completed", "failed"):
+        table.add_column(column, justify="right")
+    for entry in entries:
+        table.add_row(*_row(entry))
+    return table
+
+
+def _row(entry: _Entry) -> list[str]:
+    queue, statuses = entry.queue, [operator for _, operator in entry.served]
+    names = ", ".join(escape(worker.name) for worker, _ in entry.served)
+    waiting = str(queue.waiting)
+    return [
+        escape(queue.operator),
+        str(queue.version),
+        names or "[red]nobody[/]",
+        f"[yellow]{waiting}[/]" if queue.waiting else waiting,
+        str(max(queue.running, sum(status.running for status in statuses))),
+        str(sum(status.slots for status in statuses)),
+        str(sum(status.completed for status in statuses)),
+        str(sum(status.failed for status in statuses)),
+    ]
