@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,7 +16,7 @@ from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
 
-_SCRIPT = Path(__file__).with_name("ucx_peer.py")
+_TESTS = Path(__file__).parents[1]
 _ANSWER = 30.0
 _LINE = 1 << 20
 
@@ -80,11 +81,13 @@ async def ucx_peers() -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
     async def start(**options: Any) -> Peer:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(_SCRIPT),
+            "-m",
+            "support.ucx_peer",
             json.dumps(options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE,
+            env={**os.environ, "PYTHONPATH": str(_TESTS)},
         )
         peer = Peer(process)
         peers.append(peer)

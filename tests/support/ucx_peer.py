@@ -61,6 +61,17 @@ class Commands:
     async def duplicate(self, uri: str) -> str:
         return str((await self._plane.create_reference(TensorReference(DataType.UINT8, (1,), 1, uri=uri))).uri)
 
+    async def put_and_scribble(self, size: int, seed: int) -> str:
+        """A tensor whose memory is overwritten the moment that `abort_and_scribble` says the plane is gone."""
+        self._tensor = content(size, seed)
+        return str(self._plane.put(self._tensor, inline=False).uri)
+
+    async def abort_and_scribble(self, after: float) -> None:
+        await asyncio.sleep(after)
+        await self._plane.abort()
+        self._tensor[:] = 0
+        await self._plane.open()
+
     async def statistics(self) -> dict[str, Any]:
         statistics = self._plane.statistics()
         return {name: getattr(statistics, name) for name in statistics.__dataclass_fields__}

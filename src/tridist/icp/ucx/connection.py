@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 from typing_extensions import override
 
@@ -17,8 +17,14 @@ from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, en
 from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
 
+T = TypeVar("T")
+
 MAX_TRANSFERS = 512
 """Requests in flight on one connection; the rest wait for their turn here, not in the producer's memory."""
+
+_LARGE = 1 << 20
+"""Bytes from which one transfer fills the way from the producer, and several at once only wait for each other. Taking
+them one by one bounds what UCX has begun and cannot stop when the connection ends."""
 
 
 class Connection(Link):
@@ -28,6 +34,7 @@ class Connection(Link):
         super().__init__(context, config)
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
+        self._large = asyncio.Lock()
         self._slots = asyncio.Semaphore(MAX_TRANSFERS)
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
@@ -58,7 +65,10 @@ class Connection(Link):
             reply = await self._ask(uri, request)
             if reply.size != size:
                 raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {size}")
-            if size:
+            if size >= _LARGE:
+                async with self._large:
+                    await self._receive(uri, buffer, tag, size)
+            elif size:
                 await self._receive(uri, buffer, tag, size)
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
@@ -88,7 +98,8 @@ class Connection(Link):
 
     @override
     def finished(self, reason: str) -> None:
-        for future in (self._ready, *self._replies.values()):
+        waits: list[asyncio.Future[Any]] = [self._ready, *self._replies.values()]
+        for future in waits:
             if not future.done():
                 future.set_exception(LaneError(reason))
                 # Whoever waits still gets it; this only says that somebody may have stopped waiting.
@@ -118,8 +129,11 @@ class Connection(Link):
         assert self.lane is not None  # noqa: S101 (a greeted link has one; for the type checker)
         transfer = self.lane.receive(buffer, tag)
         await self._bounded(uri, transfer, self._config.transfer_timeout(size))
+        if self.peer_has_ended():
+            # It may have given the memory up while UCX read from it.
+            raise TransferError(str(uri), "the producer closed during the transfer")
 
-    async def _bounded(self, uri: TensorUri, waiting: Any, seconds: float) -> Any:
+    async def _bounded(self, uri: TensorUri, waiting: asyncio.Future[T], seconds: float) -> T:
         """Wait, but not for a peer that hangs: a late one loses its connection, since UCX can take nothing back."""
         timer = self._loop.call_later(seconds, self.abort, f"the peer did not deliver within {seconds:g} s")
         try:
@@ -152,6 +166,8 @@ class Connections:
         task = self._connecting.get(key)
         if task is None:
             task = self._connecting[key] = self._context.thread.loop.create_task(self._establish(key))
+            # Whoever waits still gets its error; nobody may be left to, and that is no news.
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
         try:
             # Shielded: others may wait for the same connection.
             return await asyncio.shield(task)

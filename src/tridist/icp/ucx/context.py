@@ -6,6 +6,7 @@ that has both kinds open has one context for each.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import logging
 import threading
@@ -19,6 +20,8 @@ from tridist.icp.ucx.thread import LoopThread
 _LOG = logging.getLogger(__name__)
 _TICK = 1.0
 _STOP_TIMEOUT = 5.0
+_LANES_TIMEOUT = 2.0
+_LANES_INTERVAL = 0.005
 
 _lock = threading.Lock()
 _contexts: dict[bool, UcxContext] = {}
@@ -34,6 +37,13 @@ class Closable(Protocol):
         """Called on the context's thread when the process ends without a close."""
 
 
+class Disposable(Protocol):
+    """A lane, as a context knows it."""
+
+    def dispose(self) -> None:
+        """Give UCX's objects up."""
+
+
 class UcxContext:
     """A UCX context, its event loop thread, and a timer for what lives on it."""
 
@@ -44,6 +54,7 @@ class UcxContext:
         self.users = 0
         self._members: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._devices: set[int] = set()
+        self.lanes: set[Disposable] = set()
         self.thread.loop.call_soon_threadsafe(self._tick)
 
     def register(self, member: Closable) -> None:
@@ -51,7 +62,7 @@ class UcxContext:
         self._members.add(member)
 
     def prepare_device(self, device: Device) -> None:
-        """Make a GPU's context current on the UCX thread, which UCX's CUDA transports ask of the thread that runs them."""
+        """Make a GPU's context current on this thread, as UCX's CUDA transports ask of whoever runs them."""
         if device.kind != "cuda":
             return
         cupy = load_cupy()
@@ -69,15 +80,20 @@ class UcxContext:
     def stop(self) -> None:
         """End the thread, then let UCX go."""
         try:
-            self.thread.call_blocking(self._abandon_members, _STOP_TIMEOUT)
+            self.thread.call_blocking(self._wind_up(), _STOP_TIMEOUT)
         except (TimeoutError, RuntimeError):
             _LOG.warning("the UCX thread does not answer; it ends with the process")
         if self.thread.stop(_STOP_TIMEOUT):
             self.handle = None
 
-    def _abandon_members(self) -> None:
+    async def _wind_up(self) -> None:
         for member in list(self._members):
             member.abandon()
+        end = self.thread.loop.time() + _LANES_TIMEOUT
+        while self.lanes and self.thread.loop.time() < end:  # noqa: ASYNC110 (once, at the end, for milliseconds)
+            await asyncio.sleep(_LANES_INTERVAL)
+        for lane in list(self.lanes):
+            lane.dispose()
 
 
 def acquire(*, loopback: bool) -> UcxContext:

@@ -9,8 +9,8 @@ A connection carries frames. Every frame has a header of 8 bytes (little-endian)
 
 and a body by its kind:
 
-    HELLO    msgpack map: process and UCX worker address. The first frame of both sides; what else peers must agree on
-             before UCX sees a byte of theirs (a shared secret, say) belongs here, unknown fields are ignored.
+    HELLO    msgpack map: process, UCX worker address and that address's digest. The first frame of both sides; what
+             else peers must agree on before UCX sees a byte of theirs belongs here, unknown fields are ignored.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
     REPLY    status, transfer number, size, tensor id
 
@@ -20,10 +20,14 @@ replies OK and sends the bytes under that tag through UCX; else it replies why n
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import math
 import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import TypeVar
 
 from tridist.errors import InvalidMessageError, UnsupportedProtocolError
 from tridist.icp.codec import decode_map, encode_map
@@ -31,6 +35,8 @@ from tridist.icp.codec import decode_map, encode_map
 PROTOCOL_VERSION = 1
 MAX_HELLO = 16 * 1024
 MAX_ADDRESS = 8 * 1024
+
+E = TypeVar("E", bound=IntEnum)
 
 _MAGIC = b"TD"
 _HEADER = struct.Struct("<2sBBI")
@@ -126,7 +132,9 @@ def encode(frame: Frame) -> bytes:
     if isinstance(frame, Reply):
         body = _REPLY.pack(frame.status, frame.transfer, frame.size, bytes.fromhex(frame.tensor_id))
         return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.REPLY, len(body)) + body
-    body = encode_map("hello", {"address": frame.address, "component": frame.component})
+    body = encode_map(
+        "hello", {"address": frame.address, "digest": _digest(frame.address), "component": frame.component}
+    )
     return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.HELLO, len(body)) + body
 
 
@@ -176,7 +184,15 @@ def _decode_hello(body: bytes) -> Hello:
     address = reader.optional("address", bytes)
     if not address or len(address) > MAX_ADDRESS:
         raise reader.fail("address", f"is missing, empty or longer than {MAX_ADDRESS} bytes")
+    if not hmac.compare_digest(reader.optional("digest", bytes) or b"", _digest(address)):
+        raise reader.fail("digest", "is missing or not that of the address")
     return Hello(address, reader.text("component", "", max_length=256))
+
+
+def _digest(address: bytes) -> bytes:
+    # UCX aborts the process over an address that is none, so no byte may have changed on the way. A peer that means
+    # harm can still compute this; keyed with a secret that only peers share, it could not.
+    return hashlib.sha256(address).digest()
 
 
 def _decode_request(body: bytes) -> Request:
@@ -191,7 +207,7 @@ def _decode_reply(body: bytes) -> Reply:
     return Reply(_member(Status, status, "status"), transfer, size, tensor_id.hex())
 
 
-def _member(enum: type[Operation] | type[Status], value: int, field: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _member(enum: type[E], value: int, field: str) -> E:
     try:
         return enum(value)
     except ValueError:
@@ -203,4 +219,8 @@ _LENGTHS = {
     Kind.REQUEST: (_REQUEST.size, _REQUEST.size),
     Kind.REPLY: (_REPLY.size, _REPLY.size),
 }
-_DECODERS = {Kind.HELLO: _decode_hello, Kind.REQUEST: _decode_request, Kind.REPLY: _decode_reply}
+_DECODERS: Mapping[Kind, Callable[[bytes], Frame]] = {
+    Kind.HELLO: _decode_hello,
+    Kind.REQUEST: _decode_request,
+    Kind.REPLY: _decode_reply,
+}

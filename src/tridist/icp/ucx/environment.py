@@ -39,6 +39,15 @@ _LOOPBACK: Mapping[str, str] = {
     "NET_DEVICES": "lo"
 }
 
+_WHILE_LOADING: Mapping[str, str] = {
+    # libucs reads these once, while it is loaded. Its cache of memory types misses what cupy allocates,
+    "MEMTYPE_CACHE": "n",
+    # it logs to the standard output, which belongs to the program,
+    "LOG_FILE": "stderr",
+    # and it warns of MEMTYPE_CACHE as unused, wrongly, in every process.
+    "WARN_UNUSED_ENV_VARS": "n",
+}
+
 _lock = threading.Lock()
 
 
@@ -64,8 +73,8 @@ def load_ucxx() -> Ucxx:
     """
     with _lock:
         before = dict(os.environ)
-        # libucs reads this one while it is loaded. Its cache of memory types misses what cupy allocates.
-        os.environ.setdefault("UCX_MEMTYPE_CACHE", "n")
+        for name, value in _WHILE_LOADING.items():
+            os.environ.setdefault(_PREFIX + name, value)
         try:
             import_module("ucxx")
             library = import_module("ucxx._lib.libucxx")

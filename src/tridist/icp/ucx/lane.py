@@ -13,14 +13,21 @@ sleeps until UCX says there is something to do.
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.transports import endpoint_transports
 
-# Enough for UCX to hand back every cancelled request; a dead peer's need no more than a few rounds.
-_CLOSING_ROUNDS = 1000
+_LOG = logging.getLogger(__name__)
+
+_WINDING_UP = 10.0
+"""Seconds that UCX may take to let go of a closed lane's memory."""
+
+_TURN = 0.002
+"""Seconds of copying before the loop looks after its other work."""
 
 
 class LaneError(Exception):
@@ -37,6 +44,7 @@ class Lane:
     """
 
     def __init__(self, context: UcxContext, on_failure: Callable[[str], None], busy_poll: float) -> None:
+        self._context = context
         self._ucxx = context.ucxx
         self._loop = context.thread.loop
         self._on_failure = on_failure
@@ -51,6 +59,8 @@ class Lane:
         self._driving = False
         self._awake_until = 0.0
         self._transports: frozenset[str] = frozenset()
+        self._last_moment: float | None = None
+        context.lanes.add(self)
         self._loop.add_reader(self._events, self.drive)
 
     @property
@@ -58,11 +68,6 @@ class Lane:
         """What the peer needs to make its endpoint to this lane."""
         packed: bytes = self._worker.address.tobytes()
         return packed
-
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._worker is None
 
     def connect(self, address: bytes) -> None:
         """Make the endpoint to the peer's lane.
@@ -73,27 +78,27 @@ class Lane:
         try:
             packed = self._ucxx.address.create_from_buffer(address)
             # True: with error handling, without which a peer's death would end this process as well.
-            self._endpoint = self._ucxx.endpoint.create_from_worker_address(self._worker, packed, True)  # noqa: FBT003
+            self._endpoint = self._ucxx.endpoint.create_from_worker_address(self._worker, packed, True)
         except self._ucxx.error as error:
             raise LaneError(f"UCX cannot reach the peer: {error}") from error
         self._endpoint.set_close_callback(self._endpoint_closed)
         self.drive()
 
-    async def send(self, buffer: Any, tag: int) -> None:
-        """Send the bytes of ``buffer`` from where they are; returns when they may change.
+    def send(self, buffer: Any, tag: int) -> asyncio.Future[None]:
+        """Send the bytes of ``buffer`` from where they are; done when they may change.
 
-        Raises:
+        Raises (through the future):
             LaneError: the lane ended before, or UCX failed.
         """
-        await self._transfer("tag_send", buffer, tag)
+        return self._post("tag_send", buffer, tag)
 
-    async def receive(self, buffer: Any, tag: int) -> None:
+    def receive(self, buffer: Any, tag: int) -> asyncio.Future[None]:
         """Fill ``buffer`` with the bytes that the peer sends under ``tag``; their number has to be the same.
 
-        Raises:
+        Raises (through the future):
             LaneError: the lane ended before, UCX failed, or another number of bytes came.
         """
-        await self._transfer("tag_recv", buffer, tag)
+        return self._post("tag_recv", buffer, tag)
 
     @property
     def transports(self) -> frozenset[str]:
@@ -103,62 +108,86 @@ class Lane:
         return self._transports
 
     def close(self, reason: str) -> None:
-        """End every transfer with `LaneError` and give UCX's side of the connection up."""
-        if self._worker is None:
+        """End every wait with `LaneError` now, and UCX's side of the connection as soon as it has let go of all memory.
+
+        UCX cannot be stopped in a copy that it has begun. The lane goes on in the background until that is over.
+        """
+        if self._worker is None or self._last_moment is not None:
             return
-        self._loop.remove_reader(self._events)
+        self._last_moment = time.monotonic() + _WINDING_UP
         for _, future, _ in self._pending:
             if not future.done():
                 future.set_exception(LaneError(reason))
-        worker, endpoint = self._worker, self._endpoint
-        self._worker = self._endpoint = None
-        if endpoint is not None:
-            endpoint.close_blocking()
-            endpoint.remove_close_callback()
-        worker.cancel_inflight_requests()
-        rounds = 0
-        while rounds < _CLOSING_ROUNDS and not all(request.completed for request, _, _ in self._pending):
-            worker.progress_once()
-            rounds += 1
-        # Only now, when UCX has let go of them, may the buffers go.
-        self._pending.clear()
+        if self._endpoint is not None:
+            self._endpoint.remove_close_callback()
+            self._endpoint.close_blocking()
+        self._worker.cancel_inflight_requests()
+        self.drive()
 
-    async def _transfer(self, operation: str, buffer: Any, tag: int) -> None:
-        if self._worker is None or self._endpoint is None:
-            raise LaneError("the connection is closed")
-        array = self._ucxx.array(buffer)
-        try:
-            request = getattr(self._endpoint, operation)(array, self._ucxx.tag(tag))
-            self._worker.progress_once()
-            if request.completed:
-                request.check_error()
-                self._drive_soon()
-                return
-        except self._ucxx.error as error:
-            raise LaneError(f"UCX: {error}") from error
+    def dispose(self) -> None:
+        """Give everything up at once; `close` calls it when it is time."""
+        if self._worker is None:
+            return
+        self._loop.remove_reader(self._events)
+        self._context.lanes.discard(self)
+        if self._pending:
+            _LOG.warning("UCX kept %d transfers of a closed connection", len(self._pending))
+        # Requests before endpoint before worker, and the buffers after all of them: each uses the next.
+        buffers = [array for _, _, array in self._pending]
+        self._pending.clear()
+        self._endpoint = None
+        self._worker = None
+        buffers.clear()
+
+    def _post(self, operation: str, buffer: Any, tag: int) -> asyncio.Future[None]:
         future = self._loop.create_future()
-        # The list keeps the memory alive until UCX is done with it, whoever stops waiting before.
-        self._pending.append((request, future, array))
+        if self._endpoint is None or self._last_moment is not None:
+            future.set_exception(LaneError("the connection is closed"))
+            return future
+        try:
+            array = self._ucxx.array(buffer)
+            request = getattr(self._endpoint, operation)(array, self._ucxx.tag(tag))
+        except (self._ucxx.error, ValueError) as error:
+            future.set_exception(LaneError(f"UCX: {error}"))
+            return future
+        self._worker.progress_once()
+        if request.completed:
+            self._finish(request, future)
+        else:
+            # The list keeps the memory alive until UCX is done with it, whoever stops waiting before.
+            self._pending.append((request, future, array))
         self._drive_soon()
-        await future
+        return future
 
     def drive(self) -> None:
         """Let UCX work, settle what is done, and go to sleep on the event descriptor unless there is more to do."""
         self._driving = False
         if self._worker is None:
             return
-        self._worker.progress()
+        more = self._progress()
         if self._pending:
             self._settle()
-        if self._worker is None:
-            return
-        if (self._busy_poll and self._loop.time() < self._awake_until) or not self._worker.arm():
+        if self._last_moment is not None and (not self._pending or time.monotonic() > self._last_moment):
+            self.dispose()
+        elif more or (self._busy_poll and time.monotonic() < self._awake_until) or not self._worker.arm():
             self._drive_soon()
+
+    def _progress(self) -> bool:
+        """Let UCX work for a moment; True when it was not finished.
+
+        UCX copies large tensors in pieces of half a megabyte, one per step. Taking them all at once would hide the end
+        of a peer's control stream, and keep everybody else waiting, for as long as all copies together take.
+        """
+        end = time.monotonic() + _TURN
+        while self._worker.progress_once():
+            if time.monotonic() >= end:
+                return True
+        return False
 
     def stay_awake(self) -> None:
         """Expect something soon: do not sleep for the next `busy_poll` seconds."""
         if self._busy_poll and self._worker is not None:
-            self._awake_until = self._loop.time() + self._busy_poll
+            self._awake_until = time.monotonic() + self._busy_poll
             self._drive_soon()
 
     def _drive_soon(self) -> None:
@@ -172,14 +201,17 @@ class Lane:
             return
         self._pending = [entry for entry in self._pending if not entry[0].completed]
         for request, future, _ in done:
-            if future.done():
-                continue
-            try:
-                request.check_error()
-            except self._ucxx.error as error:
-                future.set_exception(LaneError(f"UCX: {error}"))
-            else:
-                future.set_result(None)
+            self._finish(request, future)
+
+    def _finish(self, request: Any, future: asyncio.Future[None]) -> None:
+        if future.done():
+            return
+        try:
+            request.check_error()
+        except self._ucxx.error as error:
+            future.set_exception(LaneError(f"UCX: {error}"))
+        else:
+            future.set_result(None)
 
     def _endpoint_closed(self, *_: Any) -> None:
         # Called from inside UCX's progress, where its objects must not be touched.

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import socket
+from contextlib import suppress
 from typing import Any, cast
 
 from typing_extensions import override
@@ -24,7 +26,12 @@ _LOG = logging.getLogger(__name__)
 
 # A host that vanishes sends no end of stream: probe an idle stream after 1 s, give up after 3 unanswered probes; and
 # give up on unacknowledged bytes after 4 s.
-_KEEPALIVE = ((socket.TCP_KEEPIDLE, 1), (socket.TCP_KEEPINTVL, 1), (socket.TCP_KEEPCNT, 3), (socket.TCP_USER_TIMEOUT, 4000))
+_KEEPALIVE = (
+    (socket.TCP_KEEPIDLE, 1),
+    (socket.TCP_KEEPINTVL, 1),
+    (socket.TCP_KEEPCNT, 3),
+    (socket.TCP_USER_TIMEOUT, 4000),
+)
 
 
 class Link(asyncio.Protocol):
@@ -95,8 +102,22 @@ class Link(asyncio.Protocol):
     def abort(self, reason: str) -> None:
         """End the link at once."""
         if self._transport is not None:
+            # At once, not at the loop's leisure: the peer must be able to see this before our memory changes hands.
+            _hang_up(self._transport)
             self._transport.abort()
         self._end(reason)
+
+    def peer_has_ended(self) -> bool:
+        """Whether the peer has closed its end, even if this loop has not come to hear of it yet.
+
+        On one host the end of a stream is visible to the other side as soon as the peer's call returns, so bytes that
+        came before this says False were read while the peer still held them.
+        """
+        if self._transport is None or self.ended.done():
+            return True
+        poller = select.poll()
+        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        return bool(poller.poll(0))
 
     def tick(self) -> None:
         """Once a second: UCX looks after some things only while it makes progress."""
@@ -124,7 +145,10 @@ class Link(asyncio.Protocol):
                 if self.ended.done():
                     return
                 self._dispatch(frame)
-        except (InvalidMessageError, UnsupportedProtocolError, LaneError) as error:
+        except LaneError as error:
+            _LOG.info("data plane peer %s: %s", self.peer, error)
+            self.abort(str(error))
+        except (InvalidMessageError, UnsupportedProtocolError) as error:
             _LOG.warning("data plane peer %s broke the protocol, closing its connection: %s", self.peer, error)
             self.abort(f"the peer broke the protocol: {error}")
 
@@ -159,3 +183,11 @@ class Link(asyncio.Protocol):
         if self.lane is not None:
             self.lane.close(reason)
         self.finished(reason)
+
+
+def _hang_up(transport: asyncio.Transport) -> None:
+    if transport.is_closing():
+        return
+    # Through a duplicate, since a loop's own socket object refuses everything that is the transport's business.
+    with suppress(OSError), socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as stream:
+        stream.shutdown(socket.SHUT_RDWR)

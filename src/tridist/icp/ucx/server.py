@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from typing_extensions import override
 
@@ -16,7 +17,6 @@ from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, encode
-from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
 
 _LOG = logging.getLogger(__name__)
@@ -40,11 +40,11 @@ class ServerLink(Link):
     def __init__(self, server: Server) -> None:
         super().__init__(server.context, server.config)
         self._server = server
-        self._sends: set[asyncio.Task[None]] = set()
+        self._sends: set[asyncio.Future[None]] = set()
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
 
     @property
-    def sends(self) -> frozenset[asyncio.Task[None]]:
+    def sends(self) -> frozenset[asyncio.Future[None]]:
         """Transfers that run."""
         return frozenset(self._sends)
 
@@ -86,7 +86,7 @@ class ServerLink(Link):
         else:
             self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
             if tensor.nbytes:
-                self._start_send(tensor, request.tag)
+                self._send(tensor, request.tag)
 
     def _duplicate(self, request: Request) -> None:
         new_id = self._server.store.duplicate(request.tensor_id, request.lease)
@@ -95,26 +95,28 @@ class ServerLink(Link):
         else:
             self.write(encode(Reply(Status.OK, request.transfer, tensor_id=new_id)))
 
-    def _start_send(self, tensor: Tensor, tag: int) -> None:
-        task = self._loop.create_task(self._send(tensor, tag))
-        self._sends.add(task)
-        task.add_done_callback(self._sends.discard)
-
-    async def _send(self, tensor: Tensor, tag: int) -> None:
-        """Send one tensor. Holding it here keeps its memory alive, released or not."""
+    def _send(self, tensor: Tensor, tag: int) -> None:
+        """Send one tensor; the lane keeps its memory alive meanwhile, released or not."""
         assert self.lane is not None  # noqa: S101 (a greeted link has one; for the type checker)
-        seconds = self._server.config.transfer_timeout(tensor.nbytes)
+        self._context.prepare_device(tensor.device)
+        sending = self.lane.send(tensor.buffer, tag)
+        if sending.done():
+            self._sent(tensor.nbytes, sending)
+            return
+        seconds = self._config.transfer_timeout(tensor.nbytes)
         timer = self._loop.call_later(seconds, self.abort, f"the peer did not take its bytes within {seconds:g} s")
-        try:
-            self._context.prepare_device(tensor.device)
-            await self.lane.send(tensor.buffer, tag)
-        except LaneError as error:
+        self._sends.add(sending)
+        sending.add_done_callback(lambda _: timer.cancel())
+        sending.add_done_callback(self._sends.discard)
+        sending.add_done_callback(partial(self._sent, tensor.nbytes))
+
+    def _sent(self, size: int, sending: asyncio.Future[None]) -> None:
+        error = sending.exception()
+        if error is not None:
             _LOG.info("a transfer to %s ended early: %s", self.peer, error)
-        else:
-            self._server.counters.bytes_sent += tensor.nbytes
-            self._server.counters.transports |= self.lane.transports
-        finally:
-            timer.cancel()
+            return
+        self._server.counters.bytes_sent += size
+        self._server.counters.transports |= self.transports
 
     def _not_greeted(self) -> None:
         self.abort("no hello came")
@@ -123,9 +125,7 @@ class ServerLink(Link):
 class Server:
     """Listens for consumers. Every call belongs on the context's thread."""
 
-    def __init__(
-        self, context: UcxContext, config: UcpDataPlaneConfig, store: TensorStore, counters: Counters
-    ) -> None:
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig, store: TensorStore, counters: Counters) -> None:
         self.context = context
         self.config = config
         self.store = store

@@ -36,7 +36,6 @@ class Session:
         self._server = Server(context, config, self.store, self.counters)
         self._connections = Connections(context, config)
         self._pool = BufferPool(config.receive_pool)
-        context.register(self)
 
     @classmethod
     async def start(cls, config: UcpDataPlaneConfig) -> Session:
@@ -49,14 +48,20 @@ class Session:
         context = await asyncio.to_thread(acquire, loopback=config.loopback)
         session = cls(context, config)
         try:
-            session.port = await session.calls.run(session._server.listen())
+            session.port = await session.calls.run(session._begin())
         except BaseException:
             await asyncio.to_thread(release, context)
             raise
         return session
 
+    async def _begin(self) -> int:
+        self._context.register(self)
+        return await self._server.listen()
+
     async def stop(self, grace: float) -> None:
-        """Undo `start`; from the user's loop. The order:
+        """Undo `start`; from the user's loop.
+
+        The order is:
 
         1. no new consumers, and after ``grace`` seconds no waits of our own (they get PlaneClosedError);
         2. connections, once the releases written to them have left;

@@ -1,6 +1,6 @@
 """An event loop on a thread of its own, and calls into it from other loops.
 
-UCX calls can take as long as the copy that they make; on this thread they hold up transfers only, never the user's loop.
+UCX calls can take as long as the copy that they make; on this thread they hold up transfers only, never a user's loop.
 A call costs two wake-ups: one to get there, one to bring the result back.
 """
 
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from tridist.errors import PlaneClosedError
@@ -32,17 +33,13 @@ class LoopThread:
             self.loop.run_until_complete(self.loop.shutdown_asyncgens())
             self.loop.close()
 
-    def call_blocking(self, function: Callable[[], T], timeout: float) -> T:
-        """Run a function on the thread and wait for it; never from an event loop.
+    def call_blocking(self, coroutine: Coroutine[Any, Any, T], timeout: float) -> T:
+        """Run a coroutine on the thread and wait for it; never from an event loop.
 
         Raises:
             TimeoutError: it took longer than ``timeout`` seconds.
         """
-
-        async def call() -> T:
-            return function()
-
-        return asyncio.run_coroutine_threadsafe(call(), self.loop).result(timeout)
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout)
 
     def stop(self, timeout: float) -> bool:
         """End the loop and the thread; False when it still runs after ``timeout`` seconds."""
@@ -133,13 +130,13 @@ def _deliver(
     if waiter is None or future is None:
         return
     try:
-        waiter.call_soon_threadsafe(_settle, future, result, error)
+        waiter.call_soon_threadsafe(partial(_settle, future, result, error))
     except RuntimeError:
         # The waiting loop was closed meanwhile: nobody is left to tell.
         return
 
 
-def _settle(future: asyncio.Future[T], result: T, error: Exception | None) -> None:
+def _settle(future: asyncio.Future[Any], result: Any, error: Exception | None) -> None:
     if future.done():
         return
     if error is None:

@@ -1,7 +1,7 @@
 """Which transports a UCX endpoint uses, asked from UCX itself.
 
 ucxx has no call for ``ucp_ep_query``, so that one is called through ctypes on the libucp that ucxx has loaded.
-Layouts are those of ``ucp.h`` 1.12 and later; ``field_mask`` and ``entry_size`` keep them valid when UCX appends fields.
+Layouts are those of ``ucp.h`` 1.12 and later; ``field_mask`` and ``entry_size`` keep them valid when UCX adds fields.
 """
 
 from __future__ import annotations

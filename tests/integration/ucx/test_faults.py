@@ -1,0 +1,372 @@
+"""What goes wrong between UCX data planes, and how soon that is known."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from support.ucx import ucx_data_planes, ucx_peers
+from support.ucx_peer import content
+from tridist import errors
+from tridist.icp.data_types import DataType
+from tridist.icp.messages import TensorReference
+from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+from tridist.icp.ucx.control import FrameReader, Hello, Operation, Reply, Request, Status, encode
+
+BIG = 256 << 20
+SOON = 2.0
+
+
+@pytest.fixture
+async def start_peer():
+    async with ucx_peers() as start:
+        yield start
+
+
+@pytest.fixture
+async def peer(start_peer):
+    return await start_peer()
+
+
+@pytest.fixture
+async def open_plane():
+    async with ucx_data_planes() as opener:
+        yield opener
+
+
+@pytest.fixture
+async def plane(open_plane):
+    return await open_plane()
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def reference_to(plane_or_port, size=8, tensor_id="0" * 32):
+    return TensorReference(DataType.UINT8, (size,), size, uri=f"ucp://127.0.0.1:{plane_or_port}/{tensor_id}")
+
+
+async def fails_soon(awaitable, kind=errors.TransferError):
+    start = time.perf_counter()
+    with pytest.raises(kind) as raised:
+        await asyncio.wait_for(awaitable, 20)
+    assert time.perf_counter() - start < SOON
+    return raised.value
+
+
+# -- a peer dies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.002, 0.02, 0.05])
+async def test_a_producer_killed_in_the_middle_of_a_transfer(plane, peer, delay):
+    reference = await peer.put(BIG)
+    waits = [asyncio.ensure_future(plane.get(reference)) for _ in range(8)]
+    await asyncio.sleep(delay)
+    peer.process.send_signal(signal.SIGKILL)
+    start = time.perf_counter()
+    results = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 20)
+    assert time.perf_counter() - start < SOON
+    for result in results:
+        if isinstance(result, BaseException):
+            assert isinstance(result, errors.TransferError), result
+        else:
+            np.testing.assert_array_equal(result.numpy(), content(BIG, 0))
+    assert any(isinstance(result, errors.TransferError) for result in results)
+    await fails_soon(plane.get(reference))
+
+
+async def test_a_producer_killed_while_nothing_moves(plane, peer):
+    reference = await peer.put(1000)
+    await plane.get(reference)
+    peer.process.send_signal(signal.SIGKILL)
+    await peer.process.wait()
+    await fails_soon(plane.get(reference))
+    await fails_soon(plane.create_reference(reference))
+    await plane.release(reference)
+
+
+async def test_a_consumer_killed_in_the_middle_of_a_transfer(plane, peer, start_peer):
+    ours = plane.put(np.zeros(BIG, np.uint8), inline=False)
+    await peer.tell("get_for_ever", uri=ours.uri, size=BIG)
+    while not plane.statistics().bytes_sent:  # noqa: ASYNC110 (a counter has no event)
+        await asyncio.sleep(0.01)
+    peer.process.send_signal(signal.SIGKILL)
+    await peer.process.wait()
+    other = await start_peer()
+    small = plane.put(content(1 << 20, 1), inline=False)
+    assert await other.ask("get", uri=small.uri, size=1 << 20, seed=1) is True
+
+
+async def test_a_producer_that_comes_back_at_the_same_address(open_plane, start_peer):
+    plane, port = await open_plane(), free_port()
+    for seed in range(3):
+        peer = await start_peer(port=port)
+        reference = await peer.put(100_000, seed=seed)
+        np.testing.assert_array_equal((await plane.get(reference)).numpy(), content(100_000, seed))
+        peer.process.send_signal(signal.SIGKILL)
+        await peer.process.wait()
+
+
+async def test_others_go_on_when_one_dies(plane, start_peer):
+    dying, living = await start_peer(), await start_peer()
+    lost, kept = await dying.put(BIG), await living.put(8 << 20, seed=5)
+    waiting = [asyncio.ensure_future(plane.get(lost)) for _ in range(4)]
+    going = [asyncio.ensure_future(plane.get(kept)) for _ in range(8)]
+    await asyncio.sleep(0.01)
+    dying.process.send_signal(signal.SIGKILL)
+    for tensor in await asyncio.wait_for(asyncio.gather(*going), 20):
+        np.testing.assert_array_equal(tensor.numpy(), content(8 << 20, 5))
+    await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
+
+
+# -- a peer hangs, or was never there ------------------------------------------------------------------------------
+
+
+async def test_nobody_listens(plane):
+    error = await fails_soon(plane.get(reference_to(free_port())))
+    assert "connect" in error.reason
+
+
+async def test_somebody_listens_and_says_nothing(open_plane):
+    plane = await open_plane(connect_timeout=0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        error = await fails_soon(plane.get(reference_to(silent.getsockname()[1])))
+    assert "0.3 s" in error.reason
+
+
+@pytest.mark.parametrize("answer", ["nothing", "other bytes", "wrong size"])
+async def test_a_producer_that_greets_and_then_does_not_deliver(open_plane, answer):
+    plane = await open_plane(request_timeout=0.3)
+    real = await open_plane()
+
+    async def lie(reader, writer):
+        # The greeting of a real plane, so that UCX gets an address that exists.
+        lane_reader, lane_writer = await asyncio.open_connection("127.0.0.1", real.address[1])
+        frames, greeting = FrameReader(), await reader.read(65536)
+        lane_writer.write(greeting)
+        writer.write(await lane_reader.read(65536))
+        while data := await reader.read(65536):
+            for frame in frames.feed(data):
+                if answer == "other bytes":
+                    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+                elif answer == "wrong size":
+                    writer.write(encode(Reply(Status.OK, frame.transfer, 1 << 60)))
+        lane_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(lie, "127.0.0.1", 0)
+    await fails_soon(plane.get(reference_to(server.sockets[0].getsockname()[1])))
+    server.close()
+
+
+async def test_a_promise_of_bytes_that_never_come(open_plane):
+    plane = await open_plane(request_timeout=0.3, minimum_rate=1e9)
+    real = await open_plane()
+
+    async def promise(reader, writer):
+        lane_reader, lane_writer = await asyncio.open_connection("127.0.0.1", real.address[1])
+        frames = FrameReader()
+        lane_writer.write(await reader.read(65536))
+        writer.write(await lane_reader.read(65536))
+        while data := await reader.read(65536):
+            for frame in frames.feed(data):
+                writer.write(encode(Reply(Status.OK, frame.transfer, frame.size)))
+        lane_writer.close()
+        writer.close()
+
+    server = await asyncio.start_server(promise, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    error = await fails_soon(plane.get(reference_to(port, size=1000)))
+    assert "deliver" in error.reason
+    await fails_soon(plane.get(reference_to(port, size=100_000)))
+    server.close()
+
+
+async def test_a_reference_to_more_than_allowed_allocates_nothing(open_plane, peer):
+    plane = await open_plane(max_tensor_size=1000)
+    await fails_soon(plane.get(await peer.put(1001)))
+    assert (await plane.get(await peer.put(1000))).nbytes == 1000
+
+
+async def test_an_absurd_size_is_an_error_and_not_a_crash(plane, peer):
+    real = await peer.put(1000)
+    size = (1 << 40) - 1
+    await fails_soon(plane.get(TensorReference(DataType.UINT8, (size,), size, uri=real.uri)))
+    assert (await plane.get(real)).nbytes == 1000
+
+
+# -- hostile bytes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\0" * 4096,
+        encode(Request(Operation.GET, 1, "0" * 32)),
+        encode(Reply(Status.OK, 1)),
+        b"TD\x02\x01\x04\0\0\0abcd",
+        b"TD\x01\x01\xff\xff\xff\xff",
+        b"TD\x01\x09\0\0\0\0",
+        b"TD\x01\x01\x04\0\0\0abcd",
+        encode(Hello(b"\0" * 200)).replace(b"\0" * 200, os.urandom(200)),
+        encode(Hello(b"\0" * 200)).replace(b"digest", b"Digest"),
+    ],
+    ids=range(10),
+)
+async def test_broken_control_bytes_close_that_connection_only(peer, plane, sent, caplog):
+    caplog.set_level(logging.WARNING)
+    reference = await peer.put(1000)
+    await plane.get(reference)
+    for port in (plane.address[1], int(reference.uri.split(":")[2].split("/")[0])):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(sent)
+        assert len(await asyncio.wait_for(reader.read(-1), 6)) < 16384
+        writer.close()
+    assert "broke the protocol" in caplog.text
+    assert (await plane.get(reference)).nbytes == 1000
+
+
+async def test_one_who_never_greets_is_dropped(open_plane):
+    plane = await open_plane(connect_timeout=0.2)
+    reader, writer = await asyncio.open_connection(*plane.address)
+    assert await asyncio.wait_for(reader.read(), SOON) == b""
+    writer.close()
+
+
+async def test_too_many_peers_are_refused_and_the_others_go_on(open_plane, peer):
+    plane = await open_plane(max_peers=1)
+    ours = plane.put(content(1000, 1), inline=False)
+    assert await peer.ask("get", uri=ours.uri, size=1000, seed=1) is True
+    late = await open_plane()
+    await fails_soon(late.get(ours))
+    assert await peer.ask("get", uri=ours.uri, size=1000, seed=1) is True
+
+
+# -- cancelling and closing ----------------------------------------------------------------------------------------
+
+
+async def test_cancelled_gets_leave_no_memory_and_no_descriptor_behind(open_plane, peer):
+    plane = await open_plane(receive_pool=0)
+    big, small = await peer.put(64 << 20), await peer.put(1000, seed=1)
+    await plane.get(big)
+    process = psutil.Process()
+    before = process.memory_info().rss, process.num_fds()
+    for round_ in range(40):
+        task = asyncio.ensure_future(plane.get(big))
+        await asyncio.sleep(0.001 * (round_ % 10))
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        np.testing.assert_array_equal((await plane.get(small)).numpy(), content(1000, 1))
+    await asyncio.sleep(0.5)
+    assert process.memory_info().rss - before[0] < 128 << 20
+    assert process.num_fds() == before[1]
+    np.testing.assert_array_equal((await plane.get(big)).numpy(), content(64 << 20, 0))
+
+
+async def test_close_ends_every_wait(open_plane):
+    plane = await open_plane(close_grace=0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        waits = [asyncio.ensure_future(plane.get(reference_to(silent.getsockname()[1]))) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        start = time.perf_counter()
+        await plane.close()
+        assert time.perf_counter() - start < SOON
+        for result in await asyncio.gather(*waits, return_exceptions=True):
+            assert isinstance(result, errors.PlaneClosedError)
+
+
+async def test_close_lets_running_transfers_finish(open_plane, peer):
+    plane = await open_plane(close_grace=10)
+    reference = await peer.put(64 << 20, seed=2)
+    waits = [asyncio.ensure_future(plane.get(reference)) for _ in range(4)]
+    await asyncio.sleep(0.01)
+    await plane.close()
+    for tensor in await asyncio.gather(*waits):
+        np.testing.assert_array_equal(tensor.numpy(), content(64 << 20, 2))
+
+
+@pytest.mark.parametrize("side", ["consumer", "producer"])
+async def test_abort_in_the_middle_of_a_transfer(open_plane, peer, side):
+    plane = await open_plane()
+    if side == "consumer":
+        reference = await peer.put(BIG)
+        waits = [asyncio.ensure_future(plane.get(reference)) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        await asyncio.wait_for(plane.abort(), SOON)
+        for result in await asyncio.gather(*waits, return_exceptions=True):
+            assert isinstance(result, errors.PlaneClosedError) or result.nbytes == BIG
+    else:
+        ours = plane.put(np.zeros(BIG, np.uint8), inline=False)
+        await peer.tell("get_for_ever", uri=ours.uri, size=BIG)
+        await asyncio.sleep(0.3)
+        await asyncio.wait_for(plane.abort(), SOON)
+        with pytest.raises(AssertionError, match="TransferError"):
+            await peer.answer()
+    fresh = await open_plane()
+    assert (await fresh.get(await peer.put(1000))).nbytes == 1000
+
+
+async def test_bytes_of_a_producer_that_aborts_are_never_wrong(plane, peer):
+    size, expected = 64 << 20, content(64 << 20, 3)
+    broken = 0
+    for round_ in range(12):
+        reference = TensorReference(
+            DataType.UINT8, (size,), size, uri=await peer.ask("put_and_scribble", size=size, seed=3)
+        )
+        await peer.tell("abort_and_scribble", after=0.004 * round_)
+        try:
+            while True:
+                assert np.array_equal((await plane.get(reference)).numpy(), expected)
+        except errors.TransferError:
+            broken += 1
+        await peer.answer()
+    assert broken == 12
+
+
+async def test_the_shared_context_survives_one_planes_close(open_plane, peer):
+    first, second = await open_plane(), await open_plane()
+    reference = await peer.put(1 << 20)
+    await asyncio.gather(first.get(reference), second.get(reference))
+    await first.close()
+    assert (await second.get(reference)).nbytes == 1 << 20
+    await second.close()
+    third = await open_plane()
+    assert (await third.get(reference)).nbytes == 1 << 20
+
+
+async def test_a_port_that_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        plane = UcpDataPlane(UcpDataPlaneConfig(port=taken.getsockname()[1]))
+        with pytest.raises(errors.ConnectionFailedError):
+            await plane.open()
+    with pytest.raises(errors.PlaneClosedError):
+        plane.put(1)
+
+
+async def test_a_process_that_ends_without_closing(plane, peer):
+    """Neither hangs nor dumps core, with a fetch under way."""
+    ours = plane.put(np.zeros(BIG, np.uint8), inline=False)
+    await peer.tell("wait_in_get", uri=ours.uri, size=BIG)
+    assert await asyncio.wait_for(peer.process.wait(), 10) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_a_process_that_is_interrupted(plane, peer, number):
+    ours = plane.put(np.zeros(BIG, np.uint8), inline=False)
+    await peer.tell("get_for_ever", uri=ours.uri, size=BIG)
+    await asyncio.sleep(0.3)
+    peer.process.send_signal(number)
+    code = await asyncio.wait_for(peer.process.wait(), 10)
+    assert code in {1, 130, -signal.SIGINT, -signal.SIGTERM}

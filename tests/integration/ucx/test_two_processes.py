@@ -1,0 +1,225 @@
+"""UCX data planes in different processes: what moves, over what, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from support.ucx import ucx_data_planes, ucx_peers
+from support.ucx_peer import content
+from tridist import errors
+
+SIZES = [0, 1, 100, 8191, 8192, 65536, 1 << 20, (16 << 20) + 3]
+
+
+@pytest.fixture
+async def start_peer():
+    async with ucx_peers() as start:
+        yield start
+
+
+@pytest.fixture
+async def peer(start_peer):
+    return await start_peer()
+
+
+@pytest.fixture
+async def open_plane():
+    async with ucx_data_planes() as opener:
+        yield opener
+
+
+@pytest.fixture
+async def plane(open_plane):
+    return await open_plane()
+
+
+@pytest.mark.parametrize("size", SIZES)
+async def test_bytes_arrive_as_they_were(plane, peer, size):
+    reference = await peer.put(size, seed=size)
+    for _ in range(3):
+        tensor = await plane.get(reference)
+        np.testing.assert_array_equal(tensor.numpy(), content(size, size))
+        assert tensor.numpy().flags.writeable
+
+
+async def test_same_host_takes_shared_memory(plane, peer):
+    for size in (1000, 100_000, 8 << 20):
+        await plane.get(await peer.put(size))
+    for transports in (plane.statistics().transports, (await peer.ask("statistics"))["transports"]):
+        assert "posix" in transports
+        assert not [name for name in transports if "tcp" in name]
+
+
+async def test_no_tcp_byte_carries_the_data(plane, peer):
+    """Counted by the kernel, so that it does not rest on what UCX says of itself."""
+    reference = await peer.put(32 << 20)
+    await plane.get(reference)
+    before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+    # Other tests may talk over loopback at the same time; 40 fetches move far more than they do.
+    for _ in range(40):
+        await plane.get(reference)
+    assert psutil.net_io_counters(pernic=True)["lo"].bytes_sent - before < 40 * reference.size / 4
+
+
+async def test_statistics_count_both_ends(plane, peer):
+    reference = await peer.put(5000)
+    for _ in range(3):
+        await plane.get(reference)
+    ours, theirs = plane.statistics(), await peer.ask("statistics")
+    while theirs["bytes_sent"] < 15000:  # the producer hears of the last one's end a moment later
+        theirs = await peer.ask("statistics")
+    assert (ours.fetched, ours.bytes_received, ours.bytes_sent) == (3, 15000, 0)
+    assert (theirs["referenced"], theirs["bytes_sent"], theirs["references"], theirs["bytes_held"]) == (
+        1,
+        15000,
+        1,
+        5000,
+    )
+
+
+async def test_both_fetch_from_each_other_at_once(plane, peer):
+    theirs = await peer.put(1 << 20, seed=1)
+    ours = plane.put(content(1 << 20, 2), inline=False)
+    await peer.tell("get", uri=ours.uri, size=ours.size, seed=2, times=50)
+    for _ in range(50):
+        np.testing.assert_array_equal((await plane.get(theirs)).numpy(), content(1 << 20, 1))
+    assert await peer.answer() is True
+
+
+async def test_many_sizes_in_flight_over_one_connection(plane, peer):
+    references = [await peer.put(37 * n**3, seed=n) for n in range(40)]
+    before = len(psutil.Process(peer.process.pid).net_connections("tcp"))
+    tensors = await asyncio.gather(*(plane.get(reference) for reference in references for _ in range(10)))
+    for number, tensor in enumerate(tensors):
+        np.testing.assert_array_equal(tensor.numpy(), content(37 * (number // 10) ** 3, number // 10))
+    connections = psutil.Process(peer.process.pid).net_connections("tcp")
+    established = [c for c in connections if c.status == psutil.CONN_ESTABLISHED]
+    assert len(established) == 1
+    assert len(connections) <= before + 2
+
+
+async def test_several_planes_in_one_process_share_one_thread(open_plane, peer):
+    before = psutil.Process().num_threads()
+    planes = [await open_plane() for _ in range(4)]
+    after = psutil.Process().num_threads()
+    reference = await peer.put(100_000, seed=3)
+    tensors = await asyncio.gather(*(plane.get(reference) for plane in planes))
+    for tensor in tensors:
+        np.testing.assert_array_equal(tensor.numpy(), content(100_000, 3))
+    # One for UCX, and those of asyncio's executor that opening used.
+    assert after - before <= 1 + 4
+    assert sum("tridist-ucx" in name for name in thread_names()) == 1
+
+
+async def test_references_and_releases_cross_processes(plane, peer):
+    first = await peer.put(100)
+    second = await plane.create_reference(first)
+    await plane.release(first)
+    with pytest.raises(errors.TensorNotFoundError):
+        await plane.get(first)
+    await plane.get(second)
+    await plane.release(second)
+    with pytest.raises(errors.TensorNotFoundError):
+        await plane.create_reference(second)
+    assert (await peer.ask("statistics"))["references"] == 0
+
+
+async def test_releases_are_sent_before_close(open_plane, peer):
+    plane = await open_plane()
+    references = [await peer.put(100) for _ in range(50)]
+    for reference in references:
+        await plane.release(reference)
+    await plane.close()
+    assert (await peer.ask("statistics"))["references"] == 0
+
+
+async def test_a_tensor_released_while_it_is_sent_arrives_whole(plane, peer):
+    size = 64 << 20
+    reference = await peer.put(size, seed=9)
+    fetching = asyncio.ensure_future(plane.get(reference))
+    await asyncio.sleep(0)
+    await plane.release(reference)
+    np.testing.assert_array_equal((await fetching).numpy(), content(size, 9))
+    assert (await peer.ask("statistics"))["references"] == 0
+
+
+async def test_leases_end_without_anybody_asking(peer):
+    await peer.put(1000, lease=0.1)
+    await peer.put(1000, lease=100)
+    await asyncio.sleep(1.5)
+    assert (await peer.ask("statistics"))["bytes_held"] == 1000
+
+
+async def test_the_users_loop_is_never_blocked(plane, peer):
+    reference = await peer.put(256 << 20)
+    await plane.get(reference)
+    rounds, running = 0, True
+
+    async def count():
+        nonlocal rounds
+        while running:
+            await asyncio.sleep(0)
+            rounds += 1
+
+    counting = asyncio.ensure_future(count())
+    await asyncio.sleep(0)
+    # A loop that a transfer blocks does a handful of rounds per transfer. A free one does about ten per millisecond, a
+    # free one on a busy machine still hundreds in all.
+    for _ in range(4):
+        await plane.get(reference)
+    running = False
+    await counting
+    assert rounds > 200
+
+
+async def test_an_idle_plane_uses_no_processor_time(plane, peer):
+    for _ in range(20):
+        await plane.get(await peer.put(100_000))
+    before = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
+    await asyncio.sleep(2)
+    after = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
+    assert [b - a for a, b in zip(before, after, strict=True)] < [0.2, 0.2]
+
+
+async def test_nothing_is_left_behind(open_plane, peer):
+    reference = await peer.put(1 << 20)
+    warm = await open_plane()
+    await warm.get(reference)
+    await warm.close()
+    before = left_behind()
+    for _ in range(5):
+        plane = await open_plane()
+        await plane.get(reference)
+        await plane.close()
+        assert not [name for name in thread_names() if "tridist-ucx" in name]
+    after = left_behind()
+    assert after == before
+    pid = peer.process.pid
+    assert await peer.end() == 0
+    assert not [name for name in shared_memory() if str(pid) in name]
+
+
+async def test_without_a_gpu_nothing_imports_cupy(plane, peer):
+    await plane.get(await peer.put(1000))
+    assert "cupy" not in await peer.ask("modules")
+
+
+def left_behind():
+    own = psutil.Process()
+    sockets = [connection.laddr for connection in own.net_connections("tcp") if connection.status == "LISTEN"]
+    return len(sockets), own.num_fds()
+
+
+def shared_memory():
+    return [path.name for path in Path("/dev/shm").iterdir()]  # noqa: S108 (looked at only)
+
+
+def thread_names():
+    return [thread.name for thread in threading.enumerate()]
