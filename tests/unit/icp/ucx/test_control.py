@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tridist.errors import InvalidMessageError, UnsupportedProtocolError
+from tridist.icp.ucx.control import (
+    MAX_ADDRESS,
+    MAX_HELLO,
+    FrameReader,
+    Hello,
+    Operation,
+    Reply,
+    Request,
+    Status,
+    encode,
+)
+
+U64 = st.integers(0, 2**64 - 1)
+IDS = st.binary(min_size=16, max_size=16).map(bytes.hex)
+HELLOS = st.builds(Hello, st.binary(min_size=1, max_size=MAX_ADDRESS), st.text(max_size=50))
+REQUESTS = st.builds(
+    Request,
+    st.sampled_from(Operation),
+    U64,
+    IDS,
+    U64,
+    U64,
+    st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+)
+REPLIES = st.builds(Reply, st.sampled_from(Status), U64, U64, IDS)
+FRAMES = st.one_of(HELLOS, REQUESTS, REPLIES)
+
+
+@given(st.lists(FRAMES, max_size=6), st.data())
+def test_frames_survive_any_cut_of_the_stream(frames, data):
+    stream = b"".join(encode(frame) for frame in frames)
+    reader, got = FrameReader(), []
+    while stream:
+        length = data.draw(st.integers(1, len(stream)))
+        got += reader.feed(stream[:length])
+        stream = stream[length:]
+    assert got == frames
+
+
+@given(FRAMES, st.data())
+def test_mutated_bytes_are_read_or_refused_and_nothing_else(frame, data):
+    stream = bytearray(encode(frame))
+    for _ in range(data.draw(st.integers(1, 4))):
+        position = data.draw(st.integers(0, len(stream) - 1))
+        stream[position] = data.draw(st.integers(0, 255))
+    try:
+        frames = FrameReader().feed(bytes(stream))
+    except (InvalidMessageError, UnsupportedProtocolError):
+        return
+    assert all(isinstance(item, (Hello, Request, Reply)) for item in frames)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_refused_or_incomplete(stream):
+    try:
+        assert FrameReader().feed(stream) == []
+    except (InvalidMessageError, UnsupportedProtocolError):
+        assert len(stream) >= 8
+
+
+@given(HELLOS, st.data())
+def test_an_address_with_a_changed_byte_is_refused(hello, data):
+    """UCX aborts the process over such an address."""
+    stream = bytearray(encode(hello))
+    start = bytes(stream).index(hello.address, 8)
+    position = start + data.draw(st.integers(0, len(hello.address) - 1))
+    stream[position] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(InvalidMessageError):
+        FrameReader().feed(bytes(stream))
+
+
+@pytest.mark.parametrize(
+    ("header", "field"),
+    [
+        ((b"XX", 1, 1, 4), "magic"),
+        ((b"TD", 1, 0, 4), "kind"),
+        ((b"TD", 1, 9, 4), "kind"),
+        ((b"TD", 1, 1, 0), "length"),
+        ((b"TD", 1, 1, MAX_HELLO + 1), "length"),
+        ((b"TD", 1, 2, 48), "length"),
+        ((b"TD", 1, 3, 34), "length"),
+    ],
+)
+def test_a_bad_header_is_refused_before_its_body_comes(header, field):
+    with pytest.raises(InvalidMessageError) as raised:
+        FrameReader().feed(struct.pack("<2sBBI", *header))
+    assert raised.value.field == field
+
+
+def test_another_protocol_version_is_told_apart():
+    stream = bytearray(encode(Reply(Status.OK, 1)))
+    stream[2] = 2
+    with pytest.raises(UnsupportedProtocolError) as raised:
+        FrameReader().feed(bytes(stream))
+    assert (raised.value.received, raised.value.supported) == (2, 1)
+
+
+@pytest.mark.parametrize("lease", [float("nan"), float("inf"), -1.0])
+def test_a_lease_that_is_no_time_is_refused(lease):
+    stream = encode(Request(Operation.DUPLICATE, 1, "0" * 32, lease=lease))
+    with pytest.raises(InvalidMessageError) as raised:
+        FrameReader().feed(stream)
+    assert raised.value.field == "lease"
+
+
+@pytest.mark.parametrize("operation", [0, 4, 255])
+def test_an_unknown_operation_is_refused(operation):
+    stream = bytearray(encode(Request(Operation.GET, 1, "0" * 32)))
+    stream[8] = operation
+    with pytest.raises(InvalidMessageError) as raised:
+        FrameReader().feed(bytes(stream))
+    assert raised.value.field == "operation"
+
+
+def test_sizes_on_the_wire_do_not_change_by_accident():
+    assert [len(encode(frame)) for frame in (Request(Operation.GET, 1, "0" * 32), Reply(Status.OK, 1))] == [57, 41]

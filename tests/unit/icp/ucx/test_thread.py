@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from tridist.errors import PlaneClosedError
+from tridist.icp.ucx.thread import Calls, LoopThread
+
+
+@pytest.fixture
+def thread():
+    thread = LoopThread("test-loop")
+    yield thread
+    assert thread.stop(5)
+
+
+@pytest.fixture
+def calls(thread):
+    return Calls(thread, "test plane")
+
+
+async def test_results_and_errors_come_back(calls):
+    async def where():
+        return threading.current_thread().name
+
+    async def fail():
+        raise LookupError("lost")
+
+    assert await calls.run(where()) == "test-loop"
+    with pytest.raises(LookupError, match="lost"):
+        await calls.run(fail())
+
+
+async def test_a_cancelled_wait_lets_the_call_go_on(calls):
+    ended = threading.Event()
+
+    async def work():
+        await asyncio.sleep(0.05)
+        ended.set()
+
+    future = calls.run(work())
+    await asyncio.sleep(0)
+    future.cancel()
+    assert await asyncio.to_thread(ended.wait, 5)
+
+
+async def test_close_ends_what_runs_and_what_comes_later(thread, calls):
+    running = calls.run(asyncio.sleep(60))
+    await asyncio.sleep(0.01)
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(calls.close(), thread.loop))
+    for future in (running, calls.run(asyncio.sleep(0))):
+        with pytest.raises(PlaneClosedError):
+            await asyncio.wait_for(future, 5)
+
+
+async def test_drain_waits_but_not_for_ever(thread, calls):
+    short, long = calls.run(asyncio.sleep(0.02, "done")), calls.run(asyncio.sleep(60))
+    await asyncio.sleep(0)
+    drained = asyncio.run_coroutine_threadsafe(calls.drain(0.2), thread.loop)
+    await asyncio.wait_for(asyncio.wrap_future(drained), 5)
+    assert await short == "done"
+    assert not long.done()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(calls.close(), thread.loop))
+    with pytest.raises(PlaneClosedError):
+        await long
+
+
+def test_a_caller_whose_loop_is_gone_does_no_harm(thread, calls):
+    async def leave():
+        calls.run(asyncio.sleep(0.05, "nobody waits"))
+
+    asyncio.run(leave())
+
+    async def still_there():
+        return await calls.run(asyncio.sleep(0.1, "yes"))
+
+    assert asyncio.run(still_there()) == "yes"
