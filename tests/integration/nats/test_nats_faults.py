@@ -147,6 +147,45 @@ async def test_a_connection_given_up_ends_every_wait(open_plane):
         await plane.post_request(a_request())
 
 
+async def test_an_answer_that_was_lost_with_the_connection_is_made_again(client, worker):
+    puller = await worker.pull_requests("echo", slots=2)
+    lost, kept = [await client.post_request(a_request()) for _ in range(2)]
+    deliveries = {d.request.id: d for d in (await next_of(puller), await next_of(puller))}
+    # The client's subscription goes away, as in a reconnection: what is answered now reaches nobody.
+    inbox = next(s for s in client._connection._client._subs.values() if ".response." in s.subject)
+    await client._connection._client._send_unsubscribe(inbox._id)
+    await client._connection.flush()
+    await answer(worker, deliveries[lost.request.id])
+    await worker._connection.flush()
+    await client._connection._client.force_reconnect()
+    again = await next_of(puller)
+    assert again.request.id == lost.request.id
+    await answer(worker, again)
+    assert (await one_of(lost)).error is None
+    await asyncio.sleep(2)  # longer than the rounds in which lost ones are looked for
+    await answer(worker, deliveries[kept.request.id])
+    assert (await one_of(kept)).attempt == 1
+
+
+async def test_nothing_is_lost_while_servers_crash_under_load(open_plane):
+    client, workers = await open_plane(), [await open_plane() for _ in range(2)]
+    async with serving(workers[0], "echo", seconds=0.02), serving(workers[1], "echo", seconds=0.02):
+        stop = False
+
+        async def caller():
+            while not stop:
+                response = await one_of(await client.post_request(a_request(deadline=time.time() + 40)), 40)
+                assert response.error is None
+
+        callers = [asyncio.create_task(caller()) for _ in range(24)]
+        for kill in (True, False):
+            await asyncio.sleep(1.0)
+            await open_plane.server.restart(kill=kill, downtime=0.3)
+        await asyncio.sleep(0.5)
+        stop = True
+        await asyncio.wait_for(asyncio.gather(*callers), 45)
+
+
 async def test_a_deleted_consumer_is_made_again(client, worker, js):
     async with serving(worker, "echo"):
         assert await one_of(await client.post_request(a_request()))
@@ -161,6 +200,9 @@ async def test_a_deleted_stream_is_made_again_by_whoever_posts(client, worker, j
     async with serving(worker, "echo"):
         assert await one_of(await client.post_request(a_request()))
         await js.delete_stream(stream_name(client))
+        await asyncio.sleep(
+            0.3
+        )  # what reaches the stream while it is taken down gets no answer, and an error after 5 s
         assert await one_of(await client.post_request(a_request()))
         await js.delete_stream(stream_name(client))
         await asyncio.sleep(0.5)

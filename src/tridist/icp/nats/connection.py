@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -70,7 +70,7 @@ class NatsConnection:
     def __init__(self, config: NatsConfig, name: str) -> None:
         self.config = config
         self._name = config.name or name
-        self.on_reconnect: list[Callable[[], None]] = []
+        self.on_reconnect: list[Callable[[], object]] = []
         self.on_denied: list[Callable[[str], None]] = []
         self.on_lost: list[Callable[[PlaneError], None]] = []
         self._client = _DirectClient()
@@ -271,7 +271,7 @@ class NatsConnection:
             _notify(self.on_lost, self._gone)
 
 
-def _notify(listeners: list[Callable[..., None]], *arguments: object) -> None:
+def _notify(listeners: Sequence[Callable[..., object]], *arguments: object) -> None:
     for listener in listeners:
         try:
             listener(*arguments)

@@ -173,7 +173,10 @@ class NatsPuller(RequestPuller):
         if delivery not in self._held:
             return
         self._free(delivery)
-        await self._connection.publish(delivery.ack_subject, verdict)
+        # Never on a later connection than the response: that one may be lost while the ack arrives. Without an ack the
+        # request is delivered again, and its client drops what it has already.
+        if self._connection.connected or self._connection.gone:
+            await self._connection.publish(delivery.ack_subject, verdict)
 
     def _free(self, delivery: NatsDelivery) -> None:
         self._held.discard(delivery)

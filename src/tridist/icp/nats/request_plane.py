@@ -7,7 +7,7 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from typing_extensions import override
 
@@ -31,6 +31,7 @@ from tridist.icp.nats.headers import NO_RESPONDERS, header_size, time_to_live
 from tridist.icp.nats.intake import is_inbox
 from tridist.icp.nats.jetstream import JetStream, RefusedError
 from tridist.icp.nats.puller import NatsPuller
+from tridist.icp.nats.recovery import Receipt, Recovery
 from tridist.icp.nats.status import StatusExchange
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
@@ -44,14 +45,6 @@ _NAME = "request plane"
 _HANDLER_SECONDS = 1.0
 _NO_TTL = 10166
 """The server's ``err_code`` for a message with a TTL in a stream that was made without."""
-
-
-@dataclass(slots=True)
-class _Receipt:
-    """Where a request went, and its number in the stream once the server has it."""
-
-    key: ConsumerKey
-    sequence: int | None = None
 
 
 class NatsRequestPlane(RequestPlane):
@@ -98,8 +91,10 @@ class NatsRequestPlane(RequestPlane):
         self._jetstream = JetStream(self._connection, self._tasks)
         self._streams = Streams(self._jetstream, self._stream_config, self._delivery_config)
         self._stages = inspection.StageFinder(self._jetstream)
+        self._recovery = Recovery(self._jetstream, self._post_again)
         self._status = StatusExchange(self._connection, self.namespace)
         self._connection.on_lost.append(self._lost)
+        self._connection.on_reconnect.append(lambda: self._tasks.spawn(self._recovery.run()))
         await self._connection.open()
         try:
             await self._jetstream.open()
@@ -140,7 +135,6 @@ class NatsRequestPlane(RequestPlane):
     ) -> ResponseStream:
         self._check_open()
         key = ConsumerKey(self._subjects(request.operator, request.version), component_id)
-        subject = key.subject
         remaining = request.remaining()
         if remaining is not None and remaining <= 0:
             raise DeadlineExceededError(request.id, request.operator, "queued")
@@ -148,11 +142,13 @@ class NatsRequestPlane(RequestPlane):
         data = encode_request(posted)
         headers = None if remaining is None else time_to_live(remaining)
         self._check_size(len(data) + header_size(headers))
-        receipt = _Receipt(key)
+        receipt = Receipt(key)
         # Before the request goes out: its answer may be here before the server's ack is.
         stream = self._router.open(posted, functools.partial(self._on_deadline, receipt))
+        receipt.stream = stream
+        self._recovery.watch(receipt, posted.id, len(self._router))
         try:
-            receipt.sequence = await self._publish(posted, subject, data, headers, key.subjects)
+            receipt.sequence = await self._publish(posted, key, data, headers)
         except BaseException:
             await stream.aclose()
             raise
@@ -203,12 +199,12 @@ class NatsRequestPlane(RequestPlane):
     async def _publish(
         self,
         request: InferenceRequest,
-        subject: str,
+        key: ConsumerKey,
         data: bytes,
         headers: dict[str, str] | None,
-        subjects: OperatorSubjects,
     ) -> int:
         """Publish; make the stream if it is missing (it is asked for once, and may be deleted later)."""
+        subjects, subject = key.subjects, key.subject
         remaining = request.remaining()
         timeout = self.config.reply_timeout
         limit = None if remaining is None else min(timeout, max(remaining, 0.0))
@@ -230,10 +226,18 @@ class NatsRequestPlane(RequestPlane):
                 raise DeadlineExceededError(request.id, request.operator, "unknown") from error
             raise
 
-    def _on_deadline(self, receipt: _Receipt, stream: ResponseStream) -> None:
+    async def _post_again(self, receipt: Receipt) -> int:
+        if receipt.stream is None:
+            raise PlaneError("a request without a stream cannot be posted again")
+        request = receipt.stream.request
+        remaining = request.remaining()
+        headers = None if remaining is None else time_to_live(remaining)
+        return await self._publish(request, receipt.key, encode_request(request), headers)
+
+    def _on_deadline(self, receipt: Receipt, stream: ResponseStream) -> None:
         self._tasks.spawn(self._fail_late(receipt, stream))
 
-    async def _fail_late(self, receipt: _Receipt, stream: ResponseStream) -> None:
+    async def _fail_late(self, receipt: Receipt, stream: ResponseStream) -> None:
         request = stream.request
         where = await self._stages.stage(receipt.key, receipt.sequence)
         stream.fail(DeadlineExceededError(request.id, request.operator, where))

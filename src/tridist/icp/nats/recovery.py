@@ -1,0 +1,97 @@
+"""Finding requests whose answer was lost with a connection, and posting them again.
+
+Responses are not stored: one that is sent while its client is away is gone, and its worker acks the request all the
+same. So a client that comes back asks the server for each request that it still waits for. One that is no longer in its
+stream was settled, and its answer went nowhere: it is posted again, and runs again, as after the death of a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from tridist.errors import PlaneError
+from tridist.icp.codec import salvage_reply
+from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.streams import ConsumerKey
+from tridist.icp.request_plane import has_expired
+from tridist.icp.response_stream import ResponseStream
+
+_log = logging.getLogger(__name__)
+_ROUNDS = (0.2, 1.0, 3.0)
+"""Seconds before each look: a worker that came back before us may answer while our subscription is on its way."""
+_AT_ONCE = 64
+_NOT_FOUND = (10037, 10059)  # message, stream
+
+
+@dataclass(slots=True)
+class Receipt:
+    """Where a request went, and its number in the stream once the server has it."""
+
+    key: ConsumerKey
+    sequence: int | None = None
+    stream: ResponseStream | None = None
+
+
+class Recovery:
+    """The requests that a client waits for.
+
+    Args:
+        jetstream: the server.
+        post_again: posts a request anew; returns its new number.
+    """
+
+    def __init__(self, jetstream: JetStream, post_again: Callable[[Receipt], Awaitable[int]]) -> None:
+        self._jetstream = jetstream
+        self._post_again = post_again
+        self._receipts: dict[str, Receipt] = {}
+
+    def watch(self, receipt: Receipt, request_id: str, open_requests: int) -> None:
+        """Remember a request until it ends; ``open_requests`` is how many are open, this one included."""
+        self._receipts[request_id] = receipt
+        if len(self._receipts) > 2 * open_requests + _AT_ONCE:  # ended ones leave here, not one by one
+            self._receipts = {key: kept for key, kept in self._receipts.items() if _waits(kept)}
+
+    async def run(self) -> None:
+        """Look for lost requests; called after a reconnection."""
+        for pause in _ROUNDS:
+            await asyncio.sleep(pause)
+            waiting = [receipt for receipt in self._receipts.values() if _waits(receipt)]
+            for start in range(0, len(waiting), _AT_ONCE):
+                await asyncio.gather(*map(self._recover, _still(waiting[start : start + _AT_ONCE])))
+
+    async def _recover(self, receipt: Receipt) -> None:
+        try:
+            # Asked twice, because the answer may be right behind the server's word that the request is settled.
+            if await self._is_there(receipt):
+                return
+            await asyncio.sleep(_ROUNDS[0])
+            if _waits(receipt):
+                _log.info("%s: posting a request again whose answer was lost", receipt.key.subjects.stream)
+                receipt.sequence = await self._post_again(receipt)
+        except PlaneError as error:
+            _log.warning("a request could not be recovered: %s", error)
+
+    async def _is_there(self, receipt: Receipt) -> bool:
+        """Whether the stream still holds the request (a stream in memory counts from 1 again after a restart)."""
+        name, request_id = receipt.key.subjects.stream, receipt.stream and receipt.stream.request.id
+        try:
+            found = await self._jetstream.call(f"STREAM.MSG.GET.{name}", {"seq": receipt.sequence})
+        except RefusedError as error:
+            if error.server_code in _NOT_FOUND:
+                return False
+            raise
+        request = salvage_reply(base64.b64decode(found["message"].get("data", "")))
+        return request is not None and request[0] == request_id
+
+
+def _waits(receipt: Receipt) -> bool:
+    stream = receipt.stream
+    return stream is not None and receipt.sequence is not None and not stream.ended and not has_expired(stream.request)
+
+
+def _still(receipts: Iterable[Receipt]) -> list[Receipt]:
+    return [receipt for receipt in receipts if _waits(receipt)]
