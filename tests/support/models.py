@@ -126,7 +126,7 @@ BATCH = Source(
             return responses
     """,
 )
-"""Batches dynamically; ``together`` is how many requests ran at once. A negative ``x`` first sleeps that long, in ms."""
+"""Batches dynamically; ``together`` is how many requests ran at once. A negative ``x`` first sleeps so many ms."""
 
 STREAM = Source(
     """

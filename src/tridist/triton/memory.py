@@ -132,16 +132,22 @@ def parse_device_or_memory_type(value: DeviceOrMemoryType) -> tuple[MemoryType, 
     Raises:
         InvalidArgumentError: it is none of them.
     """
-    if isinstance(value, str):
-        name, _, number = value.partition(":")
-        if name.upper() in MemoryType.__members__ and (number.isdigit() or ":" not in value):
-            return MemoryType[name.upper()], int(number or 0)
-    elif isinstance(value, MemoryType):
-        return value, 0
-    else:
-        kind, device = value
-        if isinstance(kind, MemoryType):
-            return kind, device
-        if kind in _FROM_DEVICE:
-            return _FROM_DEVICE[kind], device
+    kind, device = _split(value)
+    if isinstance(kind, MemoryType):
+        return kind, device
+    if isinstance(kind, DLDeviceType):
+        return _FROM_DEVICE[kind], device
     raise InvalidArgumentError(f"{value!r} names no memory type")
+
+
+def _split(value: object) -> tuple[object, int]:
+    """The kind and the device of a spelling; the kind of what is none is None."""
+    if isinstance(value, MemoryType):
+        return value, 0
+    if isinstance(value, str):
+        name, colon, number = value.partition(":")
+        if not colon or number.isdecimal():
+            return MemoryType.__members__.get(name.upper()), int(number or 0)
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], int):  # noqa: PLR2004  # a pair
+        return value
+    return None, 0

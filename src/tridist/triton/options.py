@@ -14,7 +14,7 @@ from typing import Any
 from tridist.triton.capi.enums import InstanceGroupKind, LogFormat, ModelControlMode, RateLimitMode
 from tridist.triton.capi.library import Installation, Library
 from tridist.triton.exceptions import InvalidArgumentError
-from tridist.triton.python_backend import check_shell_safe, prepare_backend_directory
+from tridist.triton.python_backend import check_shell_safe
 
 
 @dataclass
@@ -183,8 +183,14 @@ _SETTINGS: dict[str, str] = {
 
 
 @contextmanager
-def core_options(options: Options, library: Library, installation: Installation) -> Iterator[int]:
+def core_options(options: Options, library: Library, backends: str, installation: Installation) -> Iterator[int]:
     """The options as an object of the core, deleted afterwards.
+
+    Args:
+        options: the options.
+        library: the core.
+        backends: the folder of backends.
+        installation: the wheel, for the folders that the options leave to it.
 
     Raises:
         TritonError: the core refuses one.
@@ -193,7 +199,7 @@ def core_options(options: Options, library: Library, installation: Installation)
     handle = ctypes.c_void_p()
     library.ServerOptionsNew(ctypes.byref(handle))
     try:
-        _fill(options, _Setter(library, handle), installation)
+        _fill(options, _Setter(library, handle), backends, installation)
         yield handle.value or 0
     finally:
         library.ServerOptionsDelete(handle)
@@ -215,7 +221,7 @@ class _Setter:
             ) from error
 
 
-def _fill(options: Options, put: _Setter, installation: Installation) -> None:
+def _fill(options: Options, put: _Setter, backends: str, installation: Installation) -> None:
     put("SetServerId", options.server_id)
     for path in options.repositories():
         put("SetModelRepositoryPath", path)
@@ -225,7 +231,7 @@ def _fill(options: Options, put: _Setter, installation: Installation) -> None:
         put(f"Set{name}", getattr(options, attribute))
     _fill_logging(options, put)
     _fill_devices(options, put)
-    put("SetBackendDirectory", options.backend_directory or str(prepare_backend_directory(installation)))
+    put("SetBackendDirectory", backends)
     put("SetCacheDirectory", options.cache_directory or str(installation.caches))
     put("SetRepoAgentDirectory", options.repo_agent_directory)
     for cache, settings in options.cache_config.items():

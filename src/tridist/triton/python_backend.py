@@ -43,6 +43,10 @@ else
     LD_LIBRARY_PATH={libraries}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}
 fi
 export PATH LD_LIBRARY_PATH
+# With its arguments only (the backend also tries it without): whose it is ($5), its number, and its instance ($8).
+if [ "$#" -ge 8 ] && [ -d {records} ]; then
+    echo "$8" >{records}/"$5-$$"
+fi
 exec {stub} "$@"
 """
 
@@ -82,17 +86,22 @@ def prepare_backend_directory(installation: Installation, cache: Path | None = N
         )
     libpython = _libpython(version, installation)
     root = (cache or _cache_root()) / _fingerprint(stub, scripts, libpython)
-    backend, libraries = root / "backends" / "python", root / "lib"
+    backend, libraries, records = root / "backends" / "python", root / "lib", stub_records(root / "backends")
     for path, what in ((root, "cache folder"), (stub, "Triton stub"), (scripts, "Python environment")):
         check_shell_safe(str(path), what)
-    for folder in (backend, libraries):
+    for folder in (backend, libraries, records):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
         _link(installation.python_backend / name, backend / name)
     _link(libpython, libraries / f"libpython{version}.so.1.0")
-    launcher = _LAUNCHER.format(python=sys.executable, libraries=libraries, scripts=scripts, stub=stub)
+    launcher = _LAUNCHER.format(python=sys.executable, libraries=libraries, scripts=scripts, stub=stub, records=records)
     _write_executable(backend / stub.name, launcher)
     return root / "backends"
+
+
+def stub_records(backends: Path) -> Path:
+    """Where the launcher in a backend folder made by :func:`prepare_backend_directory` writes down its stubs."""
+    return backends.parent / "stubs"
 
 
 def _check_numpy() -> None:

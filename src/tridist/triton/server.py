@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
@@ -18,9 +19,11 @@ from typing_extensions import Self
 from tridist.triton.capi.enums import MetricFormat, ModelIndexFlag, ParameterType
 from tridist.triton.capi.library import Library, load_library
 from tridist.triton.delivery import read_arrivals
-from tridist.triton.exceptions import InvalidArgumentError, TritonError, UnavailableError
+from tridist.triton.exceptions import InternalError, InvalidArgumentError, TritonError, UnavailableError
 from tridist.triton.model import Model
 from tridist.triton.options import Options, core_options, repository_path
+from tridist.triton.python_backend import prepare_backend_directory, stub_records
+from tridist.triton.stub_watch import run_watched
 
 _log = logging.getLogger(__name__)
 _READING_INTERVAL = 0.01
@@ -79,6 +82,8 @@ class Server:
         self.options = options if options is not None else Options(**kwargs)
         self._handle: int | None = None
         self._users = 0
+        self._stubs: Path | None = None
+        self._stuck: set[str] = set()
         self._idle = threading.Condition()
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -105,8 +110,12 @@ class Server:
                 raise InvalidArgumentError("Server already started")
             library, installation = load_library()
             handle = ctypes.c_void_p()
-            with core_options(self.options, library, installation) as options:
-                library.ServerNew(ctypes.byref(handle), options)
+            backends = self.options.backend_directory
+            if backends is None:
+                prepared = prepare_backend_directory(installation)
+                backends, self._stubs = str(prepared), stub_records(prepared)
+            with core_options(self.options, library, backends, installation) as options:
+                run_watched(lambda: library.ServerNew(ctypes.byref(handle), options), self._stubs, None)
             self._handle = handle.value
         _running.add(self)
         if wait_until_ready:
@@ -193,11 +202,7 @@ class Server:
         return json.loads(self.message("ServerMetadata"))  # type: ignore[no-any-return]  # an object, by the API
 
     def metrics(self, metric_format: MetricFormat = MetricFormat.PROMETHEUS) -> str:
-        """Its metrics as text (``TRITONSERVER_ServerMetrics``).
-
-        Raises:
-            UnsupportedError: the ``metrics`` option is off.
-        """
+        """The metrics of the process's servers as text (``TRITONSERVER_ServerMetrics``)."""
         metrics, base, size = ctypes.c_void_p(), ctypes.c_char_p(), ctypes.c_size_t()
         with self.core() as (library, handle):
             library.ServerMetrics(handle, ctypes.byref(metrics))
@@ -257,14 +262,22 @@ class Server:
 
         Raises:
             TritonError: it cannot be loaded (the text says why), or the mode is not EXPLICIT. A version that was
-                loaded before serves on.
+                loaded before serves on. Where the model's stub process dies meanwhile, the core never finishes: the
+                model cannot be loaded any more until the server is started in a new process.
         """
-        with self.core() as (library, handle):
-            if not parameters:
+        given = dict(parameters or {})  # also keeps bytes, to which the core only has a pointer
+
+        def load(library: Library, handle: int) -> None:
+            if not given:
                 library.ServerLoadModel(handle, model_name.encode())
-            else:
-                with _parameters(library, parameters) as (array, count):
-                    library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
+                return
+            with _parameters(library, given) as (array, count):
+                library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
+
+        with self.core() as (library, handle):
+            if model_name in self._stuck:
+                raise InternalError(f"failed to load model {model_name!r}: an earlier load still waits for a dead stub")
+            run_watched(lambda: load(library, handle), self._stubs, model_name, lambda: self._stuck.add(model_name))
         return self.model(model_name)
 
     def unload(

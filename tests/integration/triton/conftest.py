@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.models import Source, write_model
 
+from support.models import Source, write_model
+from tridist.triton import load_provider
 from tridist.triton.capi.library import find_installation
 
 StartServer = Callable[..., Any]
@@ -26,7 +27,7 @@ def _triton_wheel() -> None:
 @pytest.fixture(scope="module")
 def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
     """Start a server over models given as ``name=source``; stopped after the module."""
-    from tridist.triton.binding import ModelControlMode, Server
+    binding = load_provider("binding")
 
     servers = []
 
@@ -35,7 +36,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
         for name, source in models.items():
             write_model(repository, name, source)
         options = {
-            "model_control_mode": ModelControlMode.EXPLICIT,
+            "model_control_mode": binding.ModelControlMode.EXPLICIT,
             "startup_models": list(models) if load else [],
             "strict_model_config": True,
             "gpu_metrics": False,
@@ -43,7 +44,7 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
             "exit_timeout": 10,
             **options,
         }
-        server = Server(model_repository=str(repository), **options)
+        server = binding.Server(model_repository=str(repository), **options)
         server.start(wait_until_ready=True, timeout=60)
         servers.append(server)
         return server

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import numpy as np
 import pytest
-from support.models import FAILS_TO_INITIALIZE, FAULTY, Source, identity, repository_of, write_model
 
-from tridist.triton.binding import InternalError, InvalidArgumentError, TritonError, UnavailableError
+from support.models import FAILS_TO_INITIALIZE, FAULTY, Source, identity, repository_of, write_model
+from tridist.triton.binding import (
+    InternalError,
+    InvalidArgumentError,
+    NotFoundError,
+    Server,
+    TritonError,
+    UnavailableError,
+)
+
+DIES_WHILE_LOADING = {
+    "no model.py": identity(),
+    "exit on import": Source(identity().config, "import os; os._exit(7)"),
+    "crash in initialize": Source(
+        identity().config,
+        """
+        import ctypes
+
+        class TritonPythonModel:
+            def initialize(self, args):
+                ctypes.string_at(0)
+        """,
+    ),
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,9 +49,9 @@ def _others_serve_on(server):
     assert_serves(server)
 
 
-def assert_serves(server) -> None:
+def assert_serves(server, name: str = "good") -> None:
     x = np.arange(3, dtype=np.float32)
-    np.testing.assert_array_equal(next(server.model("good").infer(inputs={"x": x})).outputs["y"].to_numpy(), x)
+    np.testing.assert_array_equal(next(server.model(name).infer(inputs={"x": x})).outputs["y"].to_numpy(), x)
     assert server.live()
 
 
@@ -73,15 +96,33 @@ def test_a_model_that_cannot_initialize_is_refused(server):
     assert "no weights here" in index[("broken", 1)].reason
     assert index[("broken", 1)].state == "UNAVAILABLE"
     assert not server.model("broken").ready()
-    with pytest.raises(UnavailableError, match="broken"):
+    with pytest.raises(NotFoundError, match="broken"):
         server.model("broken").infer(inputs={"x": np.ones(1, dtype=np.float32)})
 
 
-def test_a_model_without_code_is_refused(server):
-    folder = write_model(repository_of(server), "empty", identity())
-    (folder / "1" / "model.py").unlink()
-    with pytest.raises(TritonError, match=r"model\.py does not exist"):
-        server.load("empty")
+@pytest.mark.parametrize("fault", ["no model.py", "exit on import", "crash in initialize"])
+def test_a_stub_that_dies_while_it_loads_is_an_error_and_not_the_end(start_server, fault):
+    server = start_server({"good": identity(), "other": identity()}, load=False, exit_timeout=1)
+    folder = write_model(repository_of(server), "dead", DIES_WHILE_LOADING[fault])
+    if fault == "no model.py":
+        (folder / "1" / "model.py").unlink()
+    server.load("good")
+    started = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(TritonError, match=r"'dead'.*(stub process died|dead stub|not healthy)"):
+            server.load("dead")
+    assert time.monotonic() - started < 15
+    assert_serves(server)
+    server.load("other")
+    with contextlib.suppress(InternalError):  # the backend does not get rid of some of these
+        server.stop()
+
+
+def test_a_stub_that_dies_at_start_fails_the_start(tmp_path):
+    write_model(tmp_path, "dead", DIES_WHILE_LOADING["exit on import"])
+    server = Server(model_repository=str(tmp_path), log_file=str(tmp_path / "log"), gpu_metrics=False)
+    with pytest.raises(TritonError, match=r"failed to load all models|stub process died"):
+        server.start()
 
 
 def test_a_model_with_a_configuration_that_is_none_is_refused(server):
@@ -95,14 +136,18 @@ def test_a_model_that_is_not_there_is_refused(server):
         server.load("ghost")
 
 
-def test_a_failed_reload_leaves_the_loaded_version_serving(server):
+def test_a_failed_reload_leaves_the_loaded_version_serving(start_server):
+    server = start_server({}, exit_timeout=1)
     repository = repository_of(server)
     write_model(repository, "twice", identity())
     server.load("twice")
     write_model(repository, "twice", FAILS_TO_INITIALIZE)
     with pytest.raises(TritonError, match="no weights here"):
         server.load("twice")
-    assert server.model("twice").ready()
+    assert_serves(server, "twice")
+    # The core goes on counting the model that failed, and waits for it.
+    with pytest.raises(InternalError, match="Exit timeout"):
+        server.stop()
 
 
 def test_what_is_no_parameter_is_refused(server):
