@@ -106,12 +106,13 @@ async def _queue(jetstream: JetStream, subjects: OperatorSubjects, messages: int
         consumers = [consumer async for consumer in _consumers(jetstream, subjects)]
     except RefusedError:
         consumers = []  # deleted since we listed it
-    running = sum(consumer.unsettled for consumer in consumers)
+    # After a crash a consumer may count requests as unsettled that have left the stream.
+    running = min(sum(consumer.unsettled for consumer in consumers), messages)
     return QueueStatus(
         operator=subjects.operator,
         version=subjects.version,
         # A stream holds what is not settled, so this counts requests to workers that are gone, too.
-        waiting=max(messages - running, 0),
+        waiting=messages - running,
         running=running,
         idle_pulls=sum(consumer.pulls for consumer in consumers if consumer.name == SHARED_CONSUMER),
     )
