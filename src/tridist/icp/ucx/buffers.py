@@ -1,6 +1,8 @@
 """Host memory to receive into, used again once nobody looks at it any more.
 
-Fresh memory costs a page fault per page while UCX copies into it. See docs of `BufferPool` for what that means.
+Fresh memory costs page faults while UCX copies into it. Fetching 256 MiB from another process of one virtual machine
+took 48 ms into fresh and 27 ms into used memory, where numpy's own copy took 22 ms; and up to 0.9 s when the host had
+to find the pages as well.
 """
 
 from __future__ import annotations

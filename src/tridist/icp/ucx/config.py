@@ -36,9 +36,6 @@ class UcpDataPlaneConfig:
         max_tensor_size: bytes; a reference to more is refused before anything is allocated for it.
         max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors.
         receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
-        busy_poll: seconds that the UCX thread keeps polling after each control message instead of sleeping. Waking a
-            sleeping thread is what a small fetch costs most: 1 KiB took 290 µs with 0 and 180 µs with 1e-4 on our
-            two-core machine. It takes processor time from everybody else there, so the default is not to.
 
     Raises:
         ConfigurationError: a value is out of range; ``field`` says which.
@@ -56,7 +53,6 @@ class UcpDataPlaneConfig:
     max_tensor_size: int = 1 << 40
     max_peers: int = 1024
     receive_pool: int = 512 << 20
-    busy_poll: float = 0.0
 
     def __post_init__(self) -> None:
         self._check("host", self.host, bool(self.host), "is empty")
@@ -64,7 +60,7 @@ class UcpDataPlaneConfig:
         for name in ("lease", "connect_timeout", "request_timeout", "minimum_rate"):
             value = getattr(self, name)
             self._check(name, value, 0 < value < math.inf, "is not a positive, finite number")
-        for name in ("inline_threshold", "close_grace", "receive_pool", "busy_poll"):
+        for name in ("inline_threshold", "close_grace", "receive_pool"):
             value = getattr(self, name)
             self._check(name, value, 0 <= value < math.inf, "is negative or not finite")
         for name in ("max_tensor_size", "max_peers"):

@@ -40,15 +40,13 @@ class Lane:
     Args:
         context: where it lives.
         on_failure: called once, soon after UCX has found the peer gone.
-        busy_poll: seconds to poll after `stay_awake` before sleeping.
     """
 
-    def __init__(self, context: UcxContext, on_failure: Callable[[str], None], busy_poll: float) -> None:
+    def __init__(self, context: UcxContext, on_failure: Callable[[str], None]) -> None:
         self._context = context
         self._ucxx = context.ucxx
         self._loop = context.thread.loop
         self._on_failure = on_failure
-        self._busy_poll = busy_poll
         self._worker: Any = self._ucxx.worker(
             context.handle, enable_delayed_submission=False, enable_python_future=False
         )
@@ -57,7 +55,6 @@ class Lane:
         self._endpoint: Any = None
         self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
         self._driving = False
-        self._awake_until = 0.0
         self._transports: frozenset[str] = frozenset()
         self._last_moment: float | None = None
         context.lanes.add(self)
@@ -169,7 +166,7 @@ class Lane:
             self._settle()
         if self._last_moment is not None and (not self._pending or time.monotonic() > self._last_moment):
             self.dispose()
-        elif more or (self._busy_poll and time.monotonic() < self._awake_until) or not self._worker.arm():
+        elif more or not self._worker.arm():
             self._drive_soon()
 
     def _progress(self) -> bool:
@@ -183,12 +180,6 @@ class Lane:
             if time.monotonic() >= end:
                 return True
         return False
-
-    def stay_awake(self) -> None:
-        """Expect something soon: do not sleep for the next `busy_poll` seconds."""
-        if self._busy_poll and self._worker is not None:
-            self._awake_until = time.monotonic() + self._busy_poll
-            self._drive_soon()
 
     def _drive_soon(self) -> None:
         if not self._driving:

@@ -78,7 +78,7 @@ class Link(asyncio.Protocol):
 
     def open_lane(self) -> bytes:
         """Make this side's lane; returns its address for the hello."""
-        self.lane = Lane(self._context, self.abort, self._config.busy_poll)
+        self.lane = Lane(self._context, self.abort)
         self._context.register(self)
         return self.lane.address
 
@@ -90,8 +90,6 @@ class Link(asyncio.Protocol):
         """Send a frame; into the void when the link has ended."""
         if self._transport is not None and not self.ended.done():
             self._transport.write(data)
-            if self.lane is not None:
-                self.lane.stay_awake()
 
     def shut(self) -> None:
         """End the link after the frames that are still to be sent."""

@@ -24,7 +24,6 @@ from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig, environment
         ("inline_threshold", -1),
         ("close_grace", -0.1),
         ("receive_pool", -1),
-        ("busy_poll", math.nan),
         ("max_tensor_size", 0),
         ("max_peers", 0),
     ],
