@@ -31,6 +31,7 @@ from tridist.icp.nats.tasks import OwnedTasks
 _log = logging.getLogger(__name__)
 _NANOSECONDS = 1_000_000_000
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 2.0
+_HEALING_SECONDS = 0.25
 
 
 class Feed:
@@ -153,6 +154,10 @@ class Feed:
         self._stale = False
         await self._retire()
         if self._missing:
+            if (
+                self._inbox
+            ):  # not the first time: a stream made anew while its deletion is still going on is lost with it
+                await asyncio.sleep(_HEALING_SECONDS)
             self.ack_wait = await self._streams.ensure_consumer(self._key)
             self._missing = False
         inbox = f"{self._prefix}-{next(self._numbers)}"
