@@ -107,7 +107,9 @@ BATCH = Source(
       max_queue_delay_microseconds: 20000
       priority_levels: 2
       default_priority_level: 2
-      default_queue_policy { timeout_action: REJECT allow_timeout_override: true }
+      default_queue_policy {
+        timeout_action: REJECT default_timeout_microseconds: 30000000 allow_timeout_override: true
+      }
     }
     """,
     """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import abc
 import importlib
+import mmap
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +18,16 @@ from tridist.triton.exceptions import InvalidArgumentError, UnsupportedError
 ALIGNMENT = 64
 """Bytes to which CPU output buffers are aligned: a cache line, and what vectorised consumers of DLPack ask for."""
 
+LARGE = 1 << 20
+"""Bytes from which CPU output buffers are pooled."""
+
+POOLED_BYTES = 256 << 20
+"""Bytes of free large buffers that are kept for the next outputs."""
+
 DeviceOrMemoryType = tuple[MemoryType, int] | MemoryType | tuple[DLDeviceType, int] | str
 """``"cpu"``, ``"gpu:1"``, ``MemoryType.GPU``, ``(MemoryType.GPU, 1)`` or ``(DLDeviceType.kDLCUDA, 1)``."""
 
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _FROM_DEVICE = {
     DLDeviceType.kDLCPU: MemoryType.CPU,
     DLDeviceType.kDLCUDAHost: MemoryType.CPU_PINNED,
@@ -87,8 +96,58 @@ class DefaultAllocator(MemoryAllocator):
         return allocate_gpu(size, memory_type_id) if memory_type == MemoryType.GPU else allocate_cpu(size)
 
 
+class _Room:
+    """Memory that goes back to its pool when nobody refers to it any more."""
+
+    __slots__ = ("__weakref__", "_pool", "array")
+
+    def __init__(self, pool: _Pool, array: np.ndarray[Any, Any]) -> None:
+        self._pool, self.array = pool, array
+
+    def __del__(self) -> None:
+        self._pool.give_back(self.array)
+
+
+class _Pool:
+    """Large blocks for reuse.
+
+    A fresh block costs a page fault and a cleared page for each of its pages, which takes longer than to fill it. It
+    also keeps memory flat: malloc holds on to blocks of this size in one arena for each of the core's threads.
+    """
+
+    def __init__(self) -> None:
+        # Re-entrant: a collection within our own lines may give a block back.
+        self._lock = threading.RLock()
+        self._free: dict[int, list[np.ndarray[Any, Any]]] = {}
+        self._held = 0
+
+    def take(self, size: int) -> _Room:
+        """A block of at least ``size`` bytes."""
+        rounded = size + -size % (1 << max(0, size.bit_length() - 3))
+        with self._lock:
+            blocks = self._free.get(rounded)
+            if blocks:
+                self._held -= rounded
+                return _Room(self, blocks.pop())
+        return _Room(self, np.frombuffer(mmap.mmap(-1, rounded, flags=_PRIVATE), dtype=np.uint8))
+
+    def give_back(self, block: np.ndarray[Any, Any]) -> None:
+        """Keep a block, unless there are enough."""
+        size = block.nbytes
+        with self._lock:
+            if self._held + size <= POOLED_BYTES:
+                self._held += size
+                self._free.setdefault(size, []).append(block)
+
+
+_pool = _Pool()
+
+
 def allocate_cpu(size: int) -> MemoryBuffer:
     """``size`` bytes of CPU memory, not cleared, aligned to :data:`ALIGNMENT`."""
+    if size >= LARGE:
+        large = _pool.take(size)
+        return MemoryBuffer(large.array.__array_interface__["data"][0], MemoryType.CPU, 0, size, large)
     room = np.empty(size + ALIGNMENT - 1, dtype=np.uint8)
     address: int = room.__array_interface__["data"][0]
     return MemoryBuffer(address + -address % ALIGNMENT, MemoryType.CPU, 0, size, room)

@@ -32,7 +32,8 @@ class InferenceRequest:
         flags: :class:`RequestFlag` values: whether the request starts or ends its sequence.
         correlation_id: the sequence that it belongs to: a number, or a text of at most 128 characters.
         priority: 0 for the model's default; 1 is the highest.
-        timeout: microseconds that it may wait in the model's queue; 0 for no limit. A model must allow it.
+        timeout: microseconds that it may wait in the model's queue; 0 for the model's own limit. Counts only for
+            models whose queue policy has ``allow_timeout_override`` and a larger ``default_timeout_microseconds``.
         inputs: by name: tensors, or whatever :meth:`Tensor.from_object` takes.
         parameters: for the model.
         output_memory_type: where outputs shall lie; None leaves it to the model.

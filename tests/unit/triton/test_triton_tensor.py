@@ -15,7 +15,16 @@ from tridist.triton import datatypes
 from tridist.triton.capi.enums import DataType, MemoryType
 from tridist.triton.dlpack import DLDeviceType, _exported, import_tensor
 from tridist.triton.exceptions import InvalidArgumentError, UnsupportedError
-from tridist.triton.memory import ALIGNMENT, MemoryBuffer, allocate_cpu, allocate_gpu, parse_device_or_memory_type
+from tridist.triton.memory import (
+    ALIGNMENT,
+    LARGE,
+    POOLED_BYTES,
+    MemoryBuffer,
+    _Pool,
+    allocate_cpu,
+    allocate_gpu,
+    parse_device_or_memory_type,
+)
 from tridist.triton.tensor import Tensor
 
 FIXED_SIZE = [data_type for data_type in DataType if data_type not in {DataType.INVALID, DataType.BYTES}]
@@ -185,10 +194,31 @@ def test_memory_that_does_not_fit_its_shape_is_refused():
 @pytest.mark.parametrize("size", [1, 63, 64, 65, 1 << 20])
 def test_room_is_aligned_and_large_enough(size):
     buffer = allocate_cpu(size)
-    start = buffer.owner.__array_interface__["data"][0]
+    block = buffer.owner if isinstance(buffer.owner, np.ndarray) else buffer.owner.array
+    start = block.__array_interface__["data"][0]
     assert buffer.data_ptr % ALIGNMENT == 0
     assert start <= buffer.data_ptr
-    assert buffer.data_ptr + size <= start + buffer.owner.nbytes
+    assert buffer.data_ptr + size <= start + block.nbytes
+
+
+def test_large_room_is_used_again_only_when_nobody_looks_at_it():
+    size = 3 * LARGE + 17
+    first = Tensor(DataType.UINT8, [size], allocate_cpu(size))
+    address, view = first.data_ptr, first.to_numpy()[5:10]
+    del first
+    gc.collect()
+    assert allocate_cpu(size).data_ptr != address
+    del view
+    gc.collect()
+    assert address in {buffer.data_ptr for buffer in [allocate_cpu(size) for _ in range(4)]}
+
+
+def test_the_pool_keeps_no_more_than_its_limit():
+    pool = _Pool()
+    rooms = [pool.take(POOLED_BYTES // 4) for _ in range(6)]
+    del rooms
+    gc.collect()
+    assert pool._held == POOLED_BYTES
 
 
 def test_memory_buffers_of_strided_memory_are_refused():
