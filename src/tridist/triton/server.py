@@ -114,8 +114,13 @@ class Server:
             if backends is None:
                 prepared = prepare_backend_directory(installation)
                 backends, self._stubs = str(prepared), stub_records(prepared)
-            with core_options(self.options, library, backends, installation) as options:
-                run_watched(lambda: library.ServerNew(ctypes.byref(handle), options), self._stubs, None)
+            folder = backends
+
+            def create() -> None:  # with its options: a thread that is left behind may still read them
+                with core_options(self.options, library, folder, installation) as options:
+                    library.ServerNew(ctypes.byref(handle), options)
+
+            run_watched(create, self._stubs, None)
             self._handle = handle.value
         _running.add(self)
         if wait_until_ready:
@@ -278,7 +283,7 @@ class Server:
             if model_name in self._stuck:
                 raise InternalError(f"failed to load model {model_name!r}: an earlier load still waits for a dead stub")
             run_watched(lambda: load(library, handle), self._stubs, model_name, lambda: self._stuck.add(model_name))
-        return self.model(model_name)
+        return Model(self, model_name)
 
     def unload(
         self,
