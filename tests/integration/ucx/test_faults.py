@@ -108,6 +108,23 @@ async def test_a_consumer_killed_in_the_middle_of_a_transfer(plane, peer, start_
     assert await other.ask("get", uri=small.uri, size=1 << 20, seed=1) is True
 
 
+@pytest.mark.slow
+async def test_consumers_that_die_leave_no_descriptor_behind(plane, start_peer):
+    ours = plane.put(np.zeros(64 << 20, np.uint8), inline=False)
+    counts: list[int] = []
+    for _ in range(3):
+        peer, before = await start_peer(), plane.statistics().bytes_sent
+        await peer.tell("get_for_ever", uri=ours.uri, size=ours.size)
+        while plane.statistics().bytes_sent == before:  # noqa: ASYNC110 (a counter has no event)
+            await asyncio.sleep(0.01)
+        peer.process.send_signal(signal.SIGKILL)
+        await peer.process.wait()
+        # UCX notices within the keepalive interval, and is given three.
+        await asyncio.sleep(5)
+        counts.append(psutil.Process().num_fds())
+    assert counts[-1] <= counts[0]
+
+
 async def test_a_producer_that_comes_back_at_the_same_address(open_plane, start_peer):
     plane, port = await open_plane(), free_port()
     for seed in range(3):

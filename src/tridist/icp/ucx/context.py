@@ -37,8 +37,14 @@ class Closable(Protocol):
         """Called on the context's thread when the process ends without a close."""
 
 
-class Disposable(Protocol):
+class Driven(Protocol):
     """A lane, as a context knows it."""
+
+    def drive(self) -> None:
+        """Let UCX work: it looks after some things, a lost peer among them, only while it makes progress."""
+
+    def hurry(self) -> None:
+        """Be done soon, if closed."""
 
     def dispose(self) -> None:
         """Give UCX's objects up."""
@@ -54,7 +60,7 @@ class UcxContext:
         self.users = 0
         self._members: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._devices: set[int] = set()
-        self.lanes: set[Disposable] = set()
+        self.lanes: set[Driven] = set()
         self.thread.loop.call_soon_threadsafe(self._tick)
 
     def register(self, member: Closable) -> None:
@@ -75,6 +81,8 @@ class UcxContext:
     def _tick(self) -> None:
         for member in list(self._members):
             member.tick()
+        for lane in list(self.lanes):
+            lane.drive()
         self.thread.loop.call_later(_TICK, self._tick)
 
     def stop(self) -> None:
@@ -89,6 +97,8 @@ class UcxContext:
     async def _wind_up(self) -> None:
         for member in list(self._members):
             member.abandon()
+        for lane in list(self.lanes):
+            lane.hurry()
         end = self.thread.loop.time() + _LANES_TIMEOUT
         while self.lanes and self.thread.loop.time() < end:  # noqa: ASYNC110 (once, at the end, for milliseconds)
             await asyncio.sleep(_LANES_INTERVAL)

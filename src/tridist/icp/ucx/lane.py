@@ -23,6 +23,10 @@ from tridist.icp.ucx.transports import endpoint_transports
 
 _LOG = logging.getLogger(__name__)
 
+_ENDPOINT_GRACE = 3.0
+"""Seconds that UCX may take to find out by itself that a peer is gone, which its keepalive tells it within about one.
+Closing the endpoint under a send that the peer has not taken makes ucxx 0.50 keep the worker, 2.6 MiB, for ever."""
+
 _WINDING_UP = 10.0
 """Seconds that UCX may take to let go of a closed lane's memory."""
 
@@ -56,7 +60,7 @@ class Lane:
         self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
         self._driving = False
         self._transports: frozenset[str] = frozenset()
-        self._last_moment: float | None = None
+        self._close_endpoint_at = self._last_moment = 0.0
         context.lanes.add(self)
         self._loop.add_reader(self._events, self.drive)
 
@@ -109,36 +113,52 @@ class Lane:
 
         UCX cannot be stopped in a copy that it has begun. The lane goes on in the background until that is over.
         """
-        if self._worker is None or self._last_moment is not None:
+        if self._worker is None or self._last_moment:
             return
-        self._last_moment = time.monotonic() + _WINDING_UP
+        now = time.monotonic()
+        self._close_endpoint_at = now + _ENDPOINT_GRACE
+        self._last_moment = now + _WINDING_UP
         for _, future, _ in self._pending:
             if not future.done():
                 future.set_exception(LaneError(reason))
+        self.drive()
+
+    def hurry(self) -> None:
+        """The context ends: let a closed lane wait for nothing but copies that run."""
+        self._close_endpoint_at = 0.0
+        self.drive()
+
+    def _wind_up(self) -> None:
+        """One step after `close`: wait for UCX, then insist, then give up."""
+        now = time.monotonic()
+        if self._pending and now < self._close_endpoint_at:
+            return
         if self._endpoint is not None:
             self._endpoint.remove_close_callback()
             self._endpoint.close_blocking()
-        self._worker.cancel_inflight_requests()
-        self.drive()
+            self._endpoint = None
+            self._worker.cancel_inflight_requests()
+            self._settle()
+        if not self._pending or now > self._last_moment:
+            self.dispose()
 
     def dispose(self) -> None:
         """Give everything up at once; `close` calls it when it is time."""
         if self._worker is None:
             return
         self._loop.remove_reader(self._events)
-        self._context.lanes.discard(self)
         if self._pending:
             _LOG.warning("UCX kept %d transfers of a closed connection", len(self._pending))
         # Requests before endpoint before worker, and the buffers after all of them: each uses the next.
-        buffers = [array for _, _, array in self._pending]
-        self._pending.clear()
-        self._endpoint = None
-        self._worker = None
-        buffers.clear()
+        remains = [[request for request, _, _ in self._pending], [self._endpoint], [self._worker], self._pending]
+        self._pending, self._endpoint, self._worker = [], None, None
+        # On a thread of its own: after a peer's death ucxx takes a second over it, and the others must not wait.
+        ending = self._loop.run_in_executor(None, _drop, remains)
+        ending.add_done_callback(lambda _: self._context.lanes.discard(self))
 
     def _post(self, operation: str, buffer: Any, tag: int) -> asyncio.Future[None]:
         future = self._loop.create_future()
-        if self._endpoint is None or self._last_moment is not None:
+        if self._endpoint is None or self._last_moment:
             future.set_exception(LaneError("the connection is closed"))
             return future
         try:
@@ -164,9 +184,9 @@ class Lane:
         more = self._progress()
         if self._pending:
             self._settle()
-        if self._last_moment is not None and (not self._pending or time.monotonic() > self._last_moment):
-            self.dispose()
-        elif more or not self._worker.arm():
+        if self._last_moment:
+            self._wind_up()
+        if self._worker is not None and (more or not self._worker.arm()):
             self._drive_soon()
 
     def _progress(self) -> bool:
@@ -207,3 +227,8 @@ class Lane:
     def _endpoint_closed(self, *_: Any) -> None:
         # Called from inside UCX's progress, where its objects must not be touched.
         self._loop.call_soon(self._on_failure, "UCX lost the peer")
+
+
+def _drop(remains: list[list[Any]]) -> None:
+    for objects in remains:
+        objects.clear()

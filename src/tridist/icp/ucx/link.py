@@ -118,9 +118,7 @@ class Link(asyncio.Protocol):
         return bool(poller.poll(0))
 
     def tick(self) -> None:
-        """Once a second: UCX looks after some things only while it makes progress."""
-        if self.lane is not None:
-            self.lane.drive()
+        """Once a second: nothing, the context looks after the lanes."""
 
     def abandon(self) -> None:
         """The process ends."""
