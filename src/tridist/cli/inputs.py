@@ -86,7 +86,8 @@ def _as_type(field: str, value: Any, data_type: DataType) -> npt.NDArray[Any]:
         return np.asarray(value if _is_text(value) else str(value), dtype=np.object_)
     try:
         array = np.asarray(value)
-        converted: npt.NDArray[Any] = array.astype(data_type.numpy_dtype)
+        with np.errstate(all="ignore"):  # what did not fit is looked for below
+            converted: npt.NDArray[Any] = array.astype(data_type.numpy_dtype)
     except (TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(field, value, f"is no {data_type.value}: {error}") from error
     if array.dtype.kind not in "biuf":

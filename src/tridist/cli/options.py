@@ -22,6 +22,9 @@ _OPTIONS = (
     click.option("--user", envvar="TRIDIST_USER", help="User, with a password."),
     click.option("--password", envvar="TRIDIST_PASSWORD", help="Better in TRIDIST_PASSWORD: others see arguments."),
     click.option("--token", envvar="TRIDIST_TOKEN", help="Token; better in TRIDIST_TOKEN."),
+    click.option(
+        "--connect-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds to try.  [default: 5]"
+    ),
     click.option("--credentials", type=FILE, help="A .creds file."),
     click.option("--nkey", type=FILE, help="A file with an nkey seed."),
     click.option("--tls-ca", type=FILE, help="Certificates to trust."),
@@ -66,7 +69,7 @@ def connection_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def with_connection(**arguments: Any) -> Any:
-        named = {option: arguments.pop(option) for option in ("user", "password", "token")}
+        named = {option: arguments.pop(option) for option in ("user", "password", "token", "connect_timeout")}
         files = {"credentials_file": arguments.pop("credentials"), "nkey_seed_file": arguments.pop("nkey")}
         tls = {name: arguments.pop(name) for name in ("tls_ca", "tls_cert", "tls_key")}
         nats = {name: value for name, value in (named | files).items() if value is not None}

@@ -15,11 +15,17 @@ import click
 import uvloop
 
 from tridist.cli.console import errors
-from tridist.errors import ConfigurationError, ConnectionFailedError, DeadlineExceededError, TridistError
+from tridist.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidNameError,
+    TridistError,
+)
 from tridist.instrumentation import LogConfig, configure_logging
 
 T = TypeVar("T")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LEVELS = ("ERROR", "INFO", "DEBUG")
 
 
@@ -47,7 +53,7 @@ class Interrupted(Exception):  # noqa: N818 (what happened, not what went wrong)
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run a coroutine; SIGINT and SIGTERM cancel it, and a second one cancels what it does about that.
+    """Run a coroutine; SIGINT, SIGTERM and SIGHUP cancel it, and a second one cancels what it does about that.
 
     Raises:
         Interrupted: it was cancelled so.
@@ -65,6 +71,8 @@ async def _interruptible(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         task.cancel()
 
     for number in _SIGNALS:
+        if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+            continue  # nohup: whoever started us wants us to go on when the terminal goes
         loop.add_signal_handler(number, interrupt, number)
     try:
         return await task
@@ -127,4 +135,4 @@ def exit_code(error: TridistError) -> int:
         return ExitCode.NO_CONNECTION
     if isinstance(error, DeadlineExceededError):
         return ExitCode.DEADLINE
-    return ExitCode.USAGE if isinstance(error, ConfigurationError) else ExitCode.FAILED
+    return ExitCode.USAGE if isinstance(error, (ConfigurationError, InvalidNameError)) else ExitCode.FAILED

@@ -98,6 +98,7 @@ class Replica:
             self._state = "failed"
             raise DeploymentError(self.plan.name, self._story()) from error
         self._keeping = asyncio.create_task(self._keep())
+        self._keeping.add_done_callback(self._keeping_ended)
 
     async def stop(self) -> None:
         """Drain the process, or kill it when it takes longer than its configuration allows; start no other.
@@ -109,14 +110,18 @@ class Replica:
             await asyncio.gather(self._keeping, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:
-            try:
-                killed = await process.end_within(self.plan.drain_seconds + _STOP_MARGIN)
-            finally:
-                self._component_id, self._exit_code = None, process.exited.result()
-                process.close()
-            self._tell(WorkerStopped(self.plan.name, self._exit_code, killed))
+            await self._end(process)
         if self._state != "failed":
             self._state = "stopped"
+
+    async def _end(self, process: WorkerProcess) -> None:
+        killed = True
+        try:
+            killed = await process.end_within(self.plan.drain_seconds + _STOP_MARGIN)
+        finally:
+            self._component_id, self._exit_code = None, process.exited.result()
+            process.close()
+            self._tell(WorkerStopped(self.plan.name, self._exit_code, killed))
 
     async def _launch(self) -> None:
         """Start a process and wait until it is ready."""
@@ -143,7 +148,7 @@ class Replica:
             policy = self.plan.restart
             in_a_row = 0 if served >= policy.stable_after else in_a_row
             if policy.max_restarts is not None and in_a_row >= policy.max_restarts:
-                self._give_up()
+                self._give_up(self._story())
                 return
             delay = policy.delay(in_a_row)
             in_a_row += 1
@@ -181,7 +186,12 @@ class Replica:
     def _story(self) -> str:
         return f"{self._reason}; its log ends:\n{self._log_tail}" if self._log_tail else self._reason
 
-    def _give_up(self) -> None:
+    def _give_up(self, reason: str) -> None:
         self._state = "failed"
         if not self.failed.done():
-            self.failed.set_result(DeploymentError(self.plan.name, f"died for good: {self._story()}"))
+            self.failed.set_result(DeploymentError(self.plan.name, f"died for good: {reason}"))
+
+    def _keeping_ended(self, task: asyncio.Task[None]) -> None:
+        """A mistake of ours must not look like a worker that serves."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._give_up(f"it is no longer watched: {type(error).__name__}: {error}")

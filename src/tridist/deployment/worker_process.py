@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from tridist.deployment import leftovers
 from tridist.deployment.log_files import tail
 from tridist.errors import DeploymentError
 from tridist.worker.control import MAX_REPORT, WorkerReport, decode_report
@@ -50,15 +51,13 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
-        self._line, theirs = socket.socketpair()
         try:
             self._log_start = log_path.stat().st_size if log_path.exists() else 0
-            self._process = self._spawn(theirs, environment)
+            self._line, theirs = socket.socketpair()
+            with theirs:
+                self._process = self._spawn(theirs, environment)
         except OSError as error:
-            self._line.close()
             raise DeploymentError(name, f"could not be started: {error}") from error
-        finally:
-            theirs.close()
         self.pid = self._process.pid
         threading.Thread(target=self._wait, name=f"wait-{name}", daemon=True).start()
 
@@ -156,11 +155,13 @@ class WorkerProcess:
     def _wait(self) -> None:
         # Without reaping: as long as the leader is there, its group's number cannot mean anyone else.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        segments = leftovers.shared_memory_of(self.pid)
         with self._lock:
             self._ended = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             code = self._process.wait()
+        leftovers.remove(segments)
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, code)
 

@@ -5,10 +5,10 @@ people who read process lists. `serve` is the same without the line, for a progr
 
 How it ends, and with which exit code:
 
-    SIGTERM, SIGINT                    drains                               0
+    SIGTERM, SIGINT, SIGHUP            drains                               0
     its parent dies                    drains, for a limited time           0, or 4 when that took too long
     it cannot start                    tells its parent and its log why     3
-    a second SIGTERM or SIGINT         ends at once                         128 + the signal's number
+    a second one of these              ends at once                         128 + the signal's number
     a thread of user code never ends   its stack goes to the log            1, five seconds after draining
 """
 
@@ -37,7 +37,7 @@ from tridist.worker.control import WorkerReport, encode_report, read_order, wait
 from tridist.worker.worker import Worker
 
 _log = logging.getLogger(__name__)
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _EXIT_SECONDS = 5.0
 
 
@@ -63,8 +63,10 @@ class StopSwitch:
         self._signalled = False
 
     def install(self) -> None:
-        """Handle SIGTERM and SIGINT from now on."""
+        """Handle SIGTERM, SIGINT and SIGHUP from now on."""
         for number in _STOP_SIGNALS:
+            if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # nohup
             # Not the loop's own handlers: a second signal has to work while user code blocks the loop.
             signal.signal(number, self._on_signal)
 

@@ -66,7 +66,10 @@ async def _end(process: Process) -> None:
 
 
 def _crashed(process: Process, errors: bytes) -> Outcome:
-    last = errors.decode(errors="replace").strip().splitlines()[-_TAIL_LINES:]
+    lines = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()]
+    # Where a crash happened stands first in Python's account of it, what an exception was about last.
+    crash = [number for number, line in enumerate(lines) if line.startswith("Fatal Python error")]
+    last = lines[crash[-1] : crash[-1] + _TAIL_LINES] if crash else lines[-_TAIL_LINES:]
     code = 0 if process.returncode is None else process.returncode
     return Outcome(
         status="problem",

@@ -6,6 +6,7 @@ print find standard error in its place.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import pickle
@@ -20,6 +21,7 @@ from tridist.errors import MissingExtraError, TridistError
 
 def main() -> None:
     """Run the check that the arguments name."""
+    faulthandler.enable()  # a crash says where
     answer = os.dup(1)
     os.dup2(2, 1)
     settings: CheckSettings = pickle.loads(sys.stdin.buffer.read())  # noqa: S301 (from our parent, over its pipe)

@@ -1,0 +1,330 @@
+"""Deployments with real processes and a real nats-server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from support import operators_deployed
+from support.deployed import PROCESS, deployment, gone, operator, replicas, until
+from tridist.client import Client
+from tridist.deployment import (
+    Deployment,
+    EmbeddedNatsServer,
+    NatsServerStarted,
+    RestartPolicy,
+    WorkerDied,
+    WorkerReady,
+    WorkerRestarting,
+    WorkerStarted,
+    WorkerStopped,
+)
+from tridist.errors import ConfigurationError, DeadlineExceededError, DeploymentError
+from tridist.icp.nats import NatsConfig
+from tridist.icp.planes import PlanesConfig
+from tridist.instrumentation import LogConfig
+
+
+@pytest.fixture(scope="module")
+def url():
+    with EmbeddedNatsServer() as server:
+        yield server.url
+
+
+@pytest.fixture(autouse=True)
+def private_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Where the test can see that nothing is left."""
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    yield
+    assert list(folder.iterdir()) == []
+
+
+def children() -> set[int]:
+    return {child.pid for child in psutil.Process().children(recursive=True)}
+
+
+async def test_replicas_serve_and_everything_goes_with_the_deployment():
+    before, events = children(), []
+    config = deployment(
+        replicas(operator("double", operators_deployed.double), operator("process", PROCESS), count=2),
+    )
+    async with Deployment(config, on_event=events.append) as running:
+        statuses = running.statuses()
+        pids = [status.pid for status in statuses]
+        assert [status.name for status in statuses] == ["w-0", "w-1"]
+        assert {status.state for status in statuses} == {"ready"}
+        assert len({os.getsid(pid) for pid in [*pids, os.getpid()]}) == 3  # Ctrl-C reaches none of them
+        async with Client(running.planes) as client:
+            answer = await client.post_request("double", {"x": np.arange(3)})
+            assert answer["y"].tolist() == [0, 2, 4]
+            for status in statuses:
+                answer = await client.post_request("process", component_id=status.component_id)
+                assert int(answer["pid"]) == status.pid
+            assert {worker.name for worker in await client.workers()} == {"w-0", "w-1"}
+        port = int(running.url.rsplit(":", 1)[1])
+    assert gone(*pids)
+    assert children() == before
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1)
+    kinds = [type(event) for event in events]
+    assert kinds[0] is NatsServerStarted
+    assert kinds.count(WorkerStarted) == kinds.count(WorkerReady) == kinds.count(WorkerStopped) == 2
+    assert all(event.exit_code == 0 and not event.killed for event in events if isinstance(event, WorkerStopped))
+
+
+async def test_a_worker_that_dies_is_started_again(url: str):
+    events = []
+    config = deployment(replicas(operator("process", PROCESS)), url=url)
+    async with Deployment(config, on_event=events.append) as running, Client(running.planes) as client:
+        first = running.statuses()[0].pid
+        for number, wanted in enumerate((signal.SIGKILL, signal.SIGSEGV)):
+            os.kill(running.statuses()[0].pid, wanted)
+            await until(lambda n=number: running.statuses()[0].restarts == n + 1)
+            await until(lambda: running.statuses()[0].state == "ready")
+        (status,) = running.statuses()
+        assert status.exit_code == -signal.SIGSEGV
+        assert int((await client.post_request("process", timeout=10))["pid"]) == status.pid != first
+    died = [event for event in events if isinstance(event, WorkerDied)]
+    assert [event.reason for event in died] == ["was ended by SIGKILL", "was ended by SIGSEGV"]
+    assert "serves process v1" in died[0].log_tail
+    delays = [(event.delay, event.attempt) for event in events if isinstance(event, WorkerRestarting)]
+    assert delays == [(0.05, 1), (0.1, 2)]
+
+
+async def test_a_row_of_deaths_is_forgotten_after_stable_service(url: str):
+    events = []
+    policy = RestartPolicy(initial_delay=0.01, stable_after=0.1, max_restarts=1)
+    config = deployment(replicas(operator("process", PROCESS)), url=url, restart=policy)
+    async with Deployment(config, on_event=events.append) as running:
+        for _ in range(2):
+            await asyncio.sleep(0.3)
+            pid = running.statuses()[0].pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda old=pid: running.statuses()[0].state == "ready" and running.statuses()[0].pid != old)
+    assert [event.attempt for event in events if isinstance(event, WorkerRestarting)] == [1, 1]
+
+
+async def test_a_worker_that_cannot_come_back_ends_in_an_error(url: str, tmp_path: Path):
+    mark = tmp_path / "broken"
+    dies = operator("dies", operators_deployed.DiesOnceMore, broken_by=str(mark))
+    policy = RestartPolicy(initial_delay=0.01, max_restarts=2)
+    config = deployment(replicas(dies, restart=policy), replicas(operator("process", PROCESS), name="other"), url=url)
+    async with Deployment(config) as running, Client(running.planes) as client:
+        with pytest.raises(DeadlineExceededError):
+            await client.post_request("dies", timeout=1)
+        with pytest.raises(DeploymentError, match=r"w: died for good: ended with exit code 9 before it was ready"):
+            await asyncio.wait_for(running.wait(), 20)
+        failed, other = running.statuses()
+        assert (failed.state, failed.restarts, failed.exit_code, failed.pid) == ("failed", 2, 9, None)
+        assert other.state == "ready"
+
+
+async def test_the_first_start_that_fails_ends_everything_with_the_reason(url: str):
+    before = children()
+    config = deployment(
+        replicas(operator("process", PROCESS), name="fine", count=2),
+        replicas(operator("broken", operators_deployed.Broken), name="broken"),
+        replicas(operator("endless", operators_deployed.Endless), name="endless"),
+        url=url,
+    )
+    running = Deployment(config)
+    with pytest.raises(DeploymentError) as raised:
+        await asyncio.wait_for(running.start(), 20)
+    error = raised.value
+    assert error.process == "broken"
+    assert "OPERATOR_LOAD_FAILED: operator 'broken' could not be set up: RuntimeError: the model is missing" in str(
+        error
+    )
+    assert "about to break" in error.reason  # what it printed
+    assert "Traceback" in error.reason  # and where it broke
+    assert {status.name: status.state for status in running.statuses()}["broken"] == "failed"
+    assert children() == before
+
+
+async def test_an_implementation_that_cannot_be_found_is_named(url: str):
+    with pytest.raises(DeploymentError, match="importing 'no_such_module'"):
+        await Deployment(deployment(replicas(operator("a", "no_such_module:f")), url=url)).start()
+
+
+async def test_who_is_not_ready_in_time_is_named(url: str):
+    config = deployment(replicas(operator("endless", operators_deployed.Endless)), url=url, ready_timeout=1.5)
+    with pytest.raises(DeploymentError, match=r"w: was not ready after 1\.5 s"):
+        await Deployment(config).start()
+
+
+async def test_a_server_that_is_not_there_is_a_reason():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        config = deployment(
+            replicas(operator("process", PROCESS)),
+            url=f"nats://127.0.0.1:{free.getsockname()[1]}",
+            planes=PlanesConfig(nats=NatsConfig(connect_timeout=0.5)),
+        )
+        with pytest.raises(DeploymentError, match="CONNECTION_FAILED"):
+            await Deployment(config).start()
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path):
+    before, pid_file = children(), tmp_path / "pid"
+    config = deployment(
+        replicas(operator("process", PROCESS), name="fine"),
+        replicas(operator("endless", operators_deployed.Endless, pid_file=str(pid_file))),
+    )
+    starting = asyncio.create_task(Deployment(config).start())
+    await until(pid_file.exists)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(starting, 10)
+    assert children() == before
+
+
+async def test_who_does_not_drain_is_killed(url: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tridist.deployment.replica._STOP_MARGIN", 0.2)
+    events = []
+    stubborn = replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=0.2, linger=0)
+    config = deployment(stubborn, replicas(operator("process", PROCESS), name="fine"), url=url)
+    async with Deployment(config, on_event=events.append):
+        pass
+    stopped = {event.worker: event for event in events if isinstance(event, WorkerStopped)}
+    assert (stopped["w"].killed, stopped["w"].exit_code) == (True, -signal.SIGKILL)
+    assert (stopped["fine"].killed, stopped["fine"].exit_code) == (False, 0)
+
+
+async def test_a_stop_that_is_cancelled_kills_at_once(url: str):
+    config = deployment(replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=60), url=url)
+    running = Deployment(config)
+    await running.start()
+    pid = running.statuses()[0].pid
+    stopping = asyncio.create_task(running.stop())
+    await asyncio.sleep(0.3)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(stopping, 5)
+    assert gone(pid)
+
+
+async def test_running_requests_are_finished_before_the_end(url: str):
+    config = deployment(replicas(operator("process", PROCESS)), url=url)
+    running = Deployment(config)
+    await running.start()
+    async with Client(running.planes) as client:
+        pending = asyncio.ensure_future(
+            client.post_request("process", parameters={"action": "sleep", "seconds": 1.0})._only()
+        )
+        await until_running(client)
+        await running.stop()
+        assert int((await asyncio.wait_for(pending, 5))["pid"]) > 0
+
+
+async def until_running(client: Client) -> None:
+    for _ in range(100):
+        if any(queue.running for queue in await client.queues()):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the request was never taken")
+
+
+async def test_two_deployments_at_once_keep_apart():
+    first, second = (
+        Deployment(deployment(replicas(operator("process", PROCESS), environment={"TEST_VARIABLE": value})))
+        for value in ("first", "second")
+    )
+    await asyncio.gather(first.start(), second.start())
+    try:
+        assert first.url != second.url
+        for running, value in ((first, "first"), (second, "second")):
+            async with Client(running.planes) as client:
+                answer = await client.post_request("process")
+                assert answer.parameters["environment"] == value
+    finally:
+        await asyncio.gather(first.stop(), second.stop())
+
+
+async def test_it_starts_again_after_a_stop_and_not_while_it_runs(url: str):
+    running = Deployment(deployment(replicas(operator("process", PROCESS)), url=url))
+    await running.start()
+    first = running.statuses()[0].pid
+    with pytest.raises(DeploymentError, match="started already"):
+        await running.start()
+    assert not gone(first)
+    await running.stop()
+    await running.stop()
+    await running.start()
+    assert running.statuses()[0].pid != first
+    await running.stop()
+
+
+async def test_wait_ends_with_stop(url: str):
+    running = Deployment(deployment(replicas(operator("process", PROCESS)), url=url))
+    await running.start()
+    waiting = asyncio.create_task(running.wait())
+    await asyncio.sleep(0.05)
+    assert not waiting.done()
+    await running.stop()
+    await asyncio.wait_for(waiting, 5)
+
+
+async def test_a_nats_server_that_dies_comes_back_with_its_address():
+    events = []
+    config = deployment(replicas(operator("process", PROCESS)))
+    async with Deployment(config, on_event=events.append) as running, Client(running.planes) as client:
+        await client.post_request("process")
+        os.kill(running._server.pid, signal.SIGKILL)
+        await until(lambda: any(isinstance(event, NatsServerStarted) and event.restarted for event in events))
+        assert int((await client.post_request("process", timeout=15))["pid"]) == running.statuses()[0].pid
+
+
+async def test_logs_go_to_a_file_per_worker_that_is_kept(url: str, tmp_path: Path):
+    folder = tmp_path / "logs"
+    config = deployment(
+        replicas(operator("process", PROCESS), count=2), url=url, log_directory=folder, logs=LogConfig(style="json")
+    )
+    for _ in range(2):
+        async with Deployment(config):
+            pass
+    for name in ("w-0", "w-1"):
+        text = (folder / f"{name}.log").read_text()
+        assert text.count("serves process v1") == 2
+        assert f'"component": "{name}"' in text
+
+
+async def test_modules_of_the_python_path_come_before_others(url: str, tmp_path: Path):
+    (tmp_path / "deployed_here.py").write_text("def where():\n    import os\n    return {'pid': os.getpid()}\n")
+    # A module of the current folder that would break the interpreter, were it found.
+    (tmp_path / "cwd").mkdir()
+    (tmp_path / "cwd" / "random.py").write_text("raise SystemExit('the wrong module')\n")
+    config = deployment(replicas(operator("where", "deployed_here:where")), url=url, python_path=(tmp_path,))
+    before = Path.cwd()
+    os.chdir(tmp_path / "cwd")
+    try:
+        async with Deployment(config) as running, Client(running.planes) as client:
+            assert int((await client.post_request("where"))["pid"]) == running.statuses()[0].pid
+    finally:
+        os.chdir(before)
+
+
+async def test_a_listener_that_raises_does_no_harm(url: str):
+    def listen(event):
+        raise ValueError("of the listener")
+
+    async with Deployment(deployment(replicas(operator("process", PROCESS)), url=url), on_event=listen) as running:
+        assert running.statuses()[0].state == "ready"
+
+
+def test_what_a_worker_could_not_import_is_refused_before_anything_starts():
+    with pytest.raises(ConfigurationError, match="implementation"):
+        Deployment(deployment(replicas(operator("a", lambda x: x))))
+
+
+def test_without_a_start_there_is_no_url():
+    with pytest.raises(DeploymentError, match="not started"):
+        _ = Deployment(deployment(replicas(operator("process", PROCESS)))).url

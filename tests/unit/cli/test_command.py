@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from tridist import __version__
+from tridist.cli.main import main
+from tridist.cli.running import Interrupted, exit_code, run_async
+from tridist.errors import (
+    ConfigurationError,
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidNameError,
+    OperatorError,
+    TridistError,
+    all_codes,
+)
+
+COMMANDS = ("up", "worker", "infer", "operators", "doctor")
+
+
+@pytest.fixture(autouse=True)
+def restore_logging():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def tridist(monkeypatch):
+    for name in ("TRIDIST_URL", "TRIDIST_NAMESPACE", "TRIDIST_USER", "TRIDIST_PASSWORD", "TRIDIST_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: str, **environment: str):
+        return CliRunner().invoke(main, list(arguments), env=environment)
+
+    return run
+
+
+def test_help_lists_the_commands_and_the_exit_codes(tridist):
+    result = tridist("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert f"  {command} " in result.output
+    for code in ("0 ", "1 ", "2 ", "3 ", "4 ", "130 "):
+        assert f"\n    {code}" in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_has_help_with_examples(tridist, command):
+    for flag in ("--help", "-h"):
+        result = tridist(command, flag)
+        assert result.exit_code == 0
+        assert f"tridist {command}" in result.output
+        assert "Examples:" in result.output
+
+
+def test_version(tridist):
+    assert __version__ in tridist("--version").output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["up"],
+        ["up", "missing.yaml"],
+        ["infer"],
+        ["infer", "x", "--timeout", "0"],
+        ["infer", "x", "--timeout", "soon"],
+        ["infer", "x/y", "--input", "a=1"],
+        ["infer", "x", "--input", "nothing"],
+        ["infer", "x", "--input", "a=300:UINT8"],
+        ["infer", "x", "--parameter", "nothing"],
+        ["infer", "x", "--namespace", "a.b"],
+        ["infer", "x", "--url", "http://x"],
+        ["infer", "x", "--user", "ann"],
+        ["worker"],
+        ["worker", "--operator", "nothing"],
+        ["worker", "--operator", "a/b=m:f"],
+        ["worker", "--operator", "a=m"],
+        ["operators", "--watch", "0"],
+        ["doctor", "--only", "horoscope"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_is_2(tridist, arguments):
+    result = tridist(*arguments)
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.output
+
+
+def test_worker_wants_operators_or_a_file_not_both(tridist, tmp_path):
+    path = tmp_path / "d.yaml"
+    path.write_text("workers: []")
+    assert tridist("worker", "--operator", "a=m:f", "--config", str(path)).exit_code == 2
+
+
+def test_a_broken_file_is_one_line_that_points_at_it(tridist, tmp_path):
+    path = tmp_path / "d.yaml"
+    path.write_text("workers:\n  - name: w\n    replica: 2\n")
+    result = tridist("up", str(path))
+    assert result.exit_code == 2
+    assert f"error CONFIGURATION {path}:3:5: workers[0].replica: is not a key" in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_verbose_adds_the_traceback(tridist):
+    assert "Traceback" in tridist("infer", "x", "--input", "nothing", "-v").output
+
+
+def test_square_brackets_in_errors_are_not_markup(tridist):
+    assert "[bold]x[/]" in tridist("infer", "x", "--input", "[bold]x[/]").output
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionFailedError("x", "y"), 3),
+        (DeadlineExceededError("id", "x", "queued"), 4),
+        (ConfigurationError("x", "y", "z"), 2),
+        (InvalidNameError("operator", "a b", "z"), 2),
+        (OperatorError("x", ValueError("y")), 1),
+        (TridistError("x"), 1),
+    ],
+)
+def test_exit_codes_of_errors(error, code):
+    assert exit_code(error) == code
+
+
+def test_every_code_of_the_error_tree_has_an_exit_code():
+    for cls in all_codes().values():
+        assert exit_code(cls.__new__(cls)) in (1, 2, 3, 4)
+
+
+def test_run_async_gives_results_and_errors():
+    async def answer():
+        return 42
+
+    async def fail():
+        raise ValueError("x")
+
+    assert run_async(answer) == 42
+    with pytest.raises(ValueError, match="x"):
+        run_async(fail)
+    assert Interrupted(2).number == 2
+
+
+def test_doctor_checks_python_in_a_process_of_its_own(tridist):
+    result = tridist("doctor", "--only", "python", "--json")
+    assert result.exit_code == 0
+    report = json.loads(result.output)
+    assert report["ok"] is True
+    (finding,) = report["findings"]
+    assert finding["outcome"]["facts"]["executable"] == sys.executable

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from support import operators_deployed
+from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerReplicas
+from tridist.deployment.implementation import by_name, importable_name
+from tridist.errors import ConfigurationError
+from tridist.icp.nats import NatsConfig
+from tridist.icp.planes import PlanesConfig
+from tridist.icp.ucx import UcpDataPlaneConfig
+from tridist.operators import Operator
+from tridist.worker import OperatorConfig, WorkerConfig
+
+
+def worker(name: str = "w", **options) -> WorkerConfig:
+    return WorkerConfig(name=name, operators=(OperatorConfig(name="a", implementation="m:f"),), **options)
+
+
+def test_one_replica_has_the_workers_name_and_several_are_numbered():
+    assert WorkerReplicas(worker=worker()).names() == ("w",)
+    assert WorkerReplicas(worker=worker(), replicas=3).names() == ("w-0", "w-1", "w-2")
+
+
+def test_names_that_meet_are_refused():
+    replicas = (WorkerReplicas(worker=worker(), replicas=2), WorkerReplicas(worker=worker("w-1")))
+    with pytest.raises(ConfigurationError, match="w-1"):
+        DeploymentConfig(workers=replicas)
+
+
+def test_workers_share_the_deployments_planes():
+    planes = PlanesConfig(url="nats://unused", namespace="demo", nats=NatsConfig(inbox_prefix="t"))
+    config = DeploymentConfig(workers=(WorkerReplicas(worker=worker()),), planes=planes)
+    made = config.worker_at(config.workers[0], "w", "nats://here:1")
+    assert (made.planes.url, made.planes.namespace, made.planes.nats.inbox_prefix) == ("nats://here:1", "demo", "t")
+
+
+def test_a_worker_keeps_planes_of_its_own_but_for_url_and_namespace():
+    own = PlanesConfig(namespace="other", tensors=UcpDataPlaneConfig(host="0.0.0.0"))  # noqa: S104
+    config = DeploymentConfig(
+        workers=(WorkerReplicas(worker=worker(planes=own)),), planes=PlanesConfig(namespace="demo")
+    )
+    made = config.worker_at(config.workers[0], "w-7", "nats://here:1")
+    assert made.name == "w-7"
+    assert made.planes.tensors.host == "0.0.0.0"  # noqa: S104
+    assert (made.planes.url, made.planes.namespace) == ("nats://here:1", "demo")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"workers": ()},
+        {"ready_timeout": 0},
+        {"ready_timeout": math.nan},
+        {"ready_timeout": math.inf},
+        {"url": "memory://x"},
+        {"url": "http://x"},
+    ],
+)
+def test_a_deployment_that_cannot_be_is_refused(fields):
+    with pytest.raises(ConfigurationError):
+        DeploymentConfig(**{"workers": (WorkerReplicas(worker=worker()),), **fields})
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"replicas": 0},
+        {"replicas": True},
+        {"replicas": 100_000},
+        {"environment": {"": "x"}},
+        {"environment": {"A=B": "x"}},
+        {"environment": {"A": "x\0y"}},
+    ],
+)
+def test_replicas_that_cannot_be_are_refused(fields):
+    with pytest.raises(ConfigurationError):
+        WorkerReplicas(worker=worker(), **fields)
+
+
+@pytest.mark.parametrize(
+    "fields", [{"max_restarts": -1}, {"initial_delay": -1}, {"max_delay": math.nan}, {"stable_after": math.inf}]
+)
+def test_a_restart_policy_that_cannot_be_is_refused(fields):
+    with pytest.raises(ConfigurationError):
+        RestartPolicy(**fields)
+
+
+def test_delays_double_up_to_the_longest():
+    policy = RestartPolicy(initial_delay=0.5, max_delay=5)
+    assert [policy.delay(n) for n in range(6)] == [0.5, 1, 2, 4, 5, 5]
+    assert policy.delay(10**6) == 5
+    assert RestartPolicy(initial_delay=0).delay(3) == 0
+
+
+class Inner:
+    class Deep(Operator):
+        def execute(self, request):
+            return {}
+
+
+def renamed():
+    return {}
+
+
+renamed.__qualname__ = "somebody_else"
+
+
+def test_classes_and_functions_get_names_that_import():
+    assert importable_name(operators_deployed.Process) == "support.operators_deployed:Process"
+    assert importable_name(operators_deployed.double) == "support.operators_deployed:double"
+    assert importable_name(Inner.Deep) == f"{__name__}:Inner.Deep"
+
+
+@pytest.mark.parametrize("bad", [lambda x: x, renamed, 5, print])
+def test_what_another_process_could_not_import_is_refused(bad):
+    if bad is print:  # a builtin has a name and a module, and is what it says
+        assert importable_name(bad) == "builtins:print"
+        return
+    with pytest.raises(ConfigurationError) as raised:
+        importable_name(bad)
+    assert raised.value.field == "implementation"
+
+
+def test_what_the_program_itself_defines_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(renamed, "__module__", "__main__")
+    with pytest.raises(ConfigurationError, match="move it to a module"):
+        importable_name(renamed)
+
+
+def test_a_function_in_a_function_is_refused():
+    def local(x):
+        return x
+
+    with pytest.raises(ConfigurationError, match="made inside a function"):
+        importable_name(local)
+
+
+def test_by_name_leaves_names_as_they_are():
+    operators = (
+        OperatorConfig(name="a", implementation=operators_deployed.double),
+        OperatorConfig(name="b", implementation="triton", repository="models"),
+        OperatorConfig(name="c", implementation="nowhere:f"),
+    )
+    made = by_name(WorkerConfig(operators=operators))
+    assert [operator.implementation for operator in made.operators] == [
+        "support.operators_deployed:double",
+        "triton",
+        "nowhere:f",
+    ]
