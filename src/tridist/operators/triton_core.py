@@ -14,6 +14,9 @@ from tridist.errors import OperatorLoadError
 from tridist.triton import Provider, load_provider
 
 _log = logging.getLogger(__name__)
+_EXIT_SECONDS = 5
+"""How long the core may take to stop. No request runs any more then; what it may wait for in vain is a model whose
+stub has crashed, which it never finishes unloading."""
 
 
 class TritonCore:
@@ -55,17 +58,25 @@ class TritonCore:
             OperatorLoadError: there is no such repository, or Triton cannot load the model; the reason is Triton's.
         """
         folder = _existing(operator, repository)
-        parameters = None if config is None else {"config": json.dumps({"name": model, **config})}
         async with self._lock:
             if model in self._loaded:
                 raise OperatorLoadError(operator, f"another operator of this worker has loaded the model {model!r}")
             try:
                 await self._register(str(folder))
-                loaded = await asyncio.to_thread(self._server.load, model, parameters)
+                loaded = await self._load(model, config)
             except self.provider.TritonError as error:
                 raise OperatorLoadError(operator, f"{self.provider.error_code(error)}: {error}") from error
             self._loaded.add(model)
             return loaded
+
+    async def reload(self, model: str, config: Mapping[str, Any]) -> None:
+        """Load a model of which the core has lost hold: a Python-backend stub that crashed is not started again.
+
+        Raises:
+            TritonError: the provider's own; the model could not be loaded again.
+        """
+        async with self._lock:
+            await self._load(model, config)
 
     async def unload(self, model: str) -> None:
         """Unload a model, waiting until its requests are done; harmless when it is not loaded."""
@@ -85,12 +96,18 @@ class TritonCore:
         except self.provider.TritonError as error:
             _log.warning("the Triton core did not stop: %s", error)
 
+    async def _load(self, model: str, config: Mapping[str, Any] | None) -> Any:
+        parameters = None if config is None else {"config": json.dumps({"name": model, **config})}
+        return await asyncio.to_thread(self._server.load, model, parameters)
+
     async def _register(self, folder: str) -> None:
         if folder in self._repositories:
             return
         if self._server is None:
             server = self.provider.Server(
-                model_repository=folder, model_control_mode=self.provider.ModelControlMode.EXPLICIT
+                model_repository=folder,
+                model_control_mode=self.provider.ModelControlMode.EXPLICIT,
+                exit_timeout=_EXIT_SECONDS,
             )
             await asyncio.to_thread(server.start)
             self._server = server

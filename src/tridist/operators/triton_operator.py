@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from pathlib import Path
@@ -14,10 +15,13 @@ from tridist.icp.messages import InferenceRequest, Parameter
 from tridist.operators.base import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.model_config import merged_config
 from tridist.operators.triton_core import TritonCore
+from tridist.operators.triton_outputs import OutputCheck
 from tridist.operators.triton_tensors import from_triton, to_triton
 
 _MICROSECONDS = 1_000_000
 _OWN_PARAMETERS = frozenset({"model", "config"})
+_STUB_IS_DEAD = "is not healthy"
+"""What the Python backend says of a stub that crashed; it does not start it again (server #8604)."""
 _CONTROL = ("sequence_id", "sequence_start", "sequence_end", "priority", "timeout")
 """Request parameters with a meaning of Triton's own (KServe "sequence", "schedule policy" extensions of Triton)."""
 
@@ -41,6 +45,10 @@ class TritonOperator(Operator):
     def __init__(self) -> None:
         self._core: TritonCore
         self._model: Any = None
+        self._loaded_config: Mapping[str, Any] = {}
+        self._outputs: OutputCheck
+        self._revival: asyncio.Task[None] | None = None
+        self._revivals = 0
         self._name = ""
         self._levels = 0
         self._default_level = 0
@@ -54,13 +62,17 @@ class TritonOperator(Operator):
         if not context.repository:
             raise OperatorLoadError(context.name, "it has no model repository")
         self._name = str(parameters.get("model", context.name))
-        config = self._config(parameters.get("config"), Path(context.repository) / self._name)
+        config = _merged(parameters.get("config"), Path(context.repository) / self._name)
         self._core = await context.resources.get(TritonCore, TritonCore.open)
         self._model = await self._core.load(context.name, context.repository, self._name, config)
-        self._read_config(self._model.config())
+        self._loaded_config = self._model.config()
+        self._read_config(self._loaded_config)
+        self._outputs = OutputCheck(self._name, self._model.metadata())
 
     @override
     async def tear_down(self) -> None:
+        if self._revival is not None:
+            await asyncio.gather(self._revival, return_exceptions=True)
         if self._model is not None:
             await self._core.unload(self._name)
 
@@ -78,13 +90,6 @@ class TritonOperator(Operator):
                 if response.outputs or response.parameters:
                     yield response
 
-    def _config(self, override: object, model_folder: Path) -> dict[str, Any] | None:
-        if override is None:
-            return None
-        if not isinstance(override, Mapping):
-            raise ConfigurationError("parameters.config", override, "is not a map")
-        return merged_config(model_folder, override)
-
     def _read_config(self, config: Mapping[str, Any]) -> None:
         if config.get("model_transaction_policy", {}).get("decoupled"):
             self.execute = self._execute_decoupled  # type: ignore[assignment,method-assign]  # the other form
@@ -96,20 +101,45 @@ class TritonOperator(Operator):
         provider = self._core.provider
         finished = False
         responses: Any = None
+        if self._revival is not None:
+            await asyncio.wait({self._revival})
         try:
             responses = self._model.async_infer(**self._arguments(request))
             async for response in responses:
                 finished = response.final
                 outputs = {name: from_triton(tensor, provider) for name, tensor in response.outputs.items()}
+                self._outputs.check(outputs)
                 yield OperatorResponse(outputs, response.parameters)
             finished = True
         except provider.TritonError as error:
             finished = True
+            if _STUB_IS_DEAD in str(error):
+                self._revive()
             raise ModelError(self._name, provider.error_code(error), str(error)) from error
         finally:
             # Left early (cancelled, past its deadline): the core should not go on for nobody.
             if responses is not None and not finished:
                 responses.cancel()
+
+    def _revive(self) -> None:
+        """Load the model again, once for all the requests that its crash has failed; later requests wait for it."""
+        if self._revival is None:
+            self.logger.warning("model %r: its Python-backend stub has crashed; loading it again", self._name)
+            self._revival = asyncio.create_task(self._reload())
+
+    async def _reload(self) -> None:
+        self._revivals += 1
+        config = dict(self._loaded_config)
+        # The core loads a model again only when something about it has changed.
+        mark = {"tridist_revival": {"string_value": str(self._revivals)}}
+        config["parameters"] = {**config.get("parameters", {}), **mark}
+        try:
+            await self._core.reload(self._name, config)
+        except self._core.provider.TritonError as error:
+            # Requests go on failing with Triton's word for it, and the next one tries again.
+            self.logger.error("model %r could not be loaded again: %s", self._name, error)  # noqa: TRY400
+        finally:
+            self._revival = None
 
     def _arguments(self, request: OperatorRequest) -> dict[str, Any]:
         message, provider = request.message, self._core.provider
@@ -130,6 +160,14 @@ class TritonOperator(Operator):
         if given or not (self._levels and message.priority):
             return given
         return min(max(self._default_level - message.priority, 1), self._levels)
+
+
+def _merged(override: object, model_folder: Path) -> dict[str, Any] | None:
+    if override is None:
+        return None
+    if not isinstance(override, Mapping):
+        raise ConfigurationError("parameters.config", override, "is not a map")
+    return merged_config(model_folder, override)
 
 
 def _timeout(message: InferenceRequest) -> int:

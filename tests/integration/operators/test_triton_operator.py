@@ -76,14 +76,16 @@ async def hosted(repository):
     folder, other = repository
     operators = [an_operator(name, folder) for name in ("echo", "batch", "stream", "faulty", "sequence")]
     operators.append(an_operator("renamed", other, version=3, parameters={"model": "elsewhere"}))
-    operators.append(an_operator("merged", folder, parameters={"model": "fixed", "config": {"input": [VARIABLE_X]}}))
+    operators.append(an_operator("merged", folder, parameters={"model": "fixed", "config": VARIABLE}))
     planes = planes_config()
     config = tridist.WorkerConfig(operators=tuple(operators), planes=planes, linger=0)
     async with tridist.Worker(config) as worker, tridist.Client(planes, timeout=30) as client:
         yield Hosted(client, worker, planes)
 
 
-VARIABLE_X = {"name": "x", "data_type": "TYPE_FP32", "dims": [-1]}
+VARIABLE = {
+    kind: [{"name": name, "data_type": "TYPE_FP32", "dims": [-1]}] for kind, name in (("input", "x"), ("output", "y"))
+}
 
 
 async def single(hosted, name, inputs=None, **options):
@@ -187,6 +189,8 @@ async def test_sequences_keep_their_state(hosted):
         ("refuses", "Unavailable", "not today"),
         ("exits", "Internal", "Stub process"),
         ("crashes", "Internal", "Stub process"),
+        ("wrong_shape", "Internal", r"output 'y' is FP32 \[3, 3\], the model announces FP32 \[2\]"),
+        ("wrong_type", "Internal", "output 'y' is INT64|TYPE_INT64|data-type"),
     ],
 )
 async def test_a_model_that_does_wrong_gives_its_error_and_the_worker_serves_on(hosted, what, code, text):
@@ -218,8 +222,12 @@ async def test_an_operator_may_have_another_name_version_and_repository_than_its
 
 
 async def test_parameters_are_merged_over_config_pbtxt(hosted):
-    # config.pbtxt says dims: [4]; the operator's configuration replaces that input and keeps the rest.
-    response = await single(hosted, "merged", {"x": np.arange(7, dtype=np.float32)}, requested_outputs=("y",))
+    # config.pbtxt says dims: [4]; the operator's configuration replaces that and keeps the rest.
+    response = await single(
+        hosted,
+        "merged",
+        {"x": np.arange(7, dtype=np.float32)},
+    )
     assert response["y"].shape == (7,)
 
 
