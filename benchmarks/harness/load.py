@@ -1,0 +1,53 @@
+"""Generating load: one call after the other, many at a time, and several kinds of call in turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+T = TypeVar("T")
+Call = Callable[[], Awaitable[object]]
+
+
+async def latencies(call: Call, count: int) -> list[float]:
+    """Seconds that each of ``count`` calls took, one after the other."""
+    taken = []
+    for _ in range(count):
+        started = time.perf_counter()
+        await call()
+        taken.append(time.perf_counter() - started)
+    return taken
+
+
+async def throughput(call: Call, in_flight: int, seconds: float) -> float:
+    """Calls per second that end while ``in_flight`` are under way all the time; measured for about ``seconds``."""
+    started = time.perf_counter()
+    end = started + seconds
+    done = 0
+
+    async def lane() -> None:
+        nonlocal done
+        while time.perf_counter() < end:
+            await call()
+            done += 1
+
+    await asyncio.gather(*(lane() for _ in range(in_flight)))
+    # To the last answer, not to `end`: what the lanes began before it has taken its share of the machine as well.
+    return done / (time.perf_counter() - started)
+
+
+async def alternate(subjects: Mapping[str, Callable[[], Awaitable[T]]], rounds: int) -> dict[str, list[T]]:
+    """Measure every subject once per round, ``rounds`` times.
+
+    The order turns by one each round, so that neither what disturbs the machine for a while nor what one subject leaves
+    behind for the next (caches, timers) hits the same subject every time.
+    """
+    names = list(subjects)
+    results: dict[str, list[T]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            results[name].append(await subjects[name]())
+    return results

@@ -1,0 +1,52 @@
+"""The operators that the benchmarks' workers host."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import tridist
+
+
+@tridist.operator
+async def identity(x: Any) -> dict[str, Any]:
+    """``x`` as ``y``."""
+    return {"y": x}
+
+
+@tridist.operator
+async def identity_by_reference(x: Any) -> dict[str, Any]:
+    """``x`` as ``y``, which stays in the worker until the client fetches it, whatever its size."""
+    return {"y": tridist.by_reference(x)}
+
+
+@tridist.operator
+async def identity_inline(x: Any) -> dict[str, Any]:
+    """``x`` as ``y``, which rides in the response, whatever its size."""
+    return {"y": tridist.inline(x)}
+
+
+@tridist.operator
+def five_milliseconds(x: Any) -> dict[str, Any]:
+    """Hold one slot for 5 ms without using a core, as a model on a GPU does. Plain: the loop's timers count in whole
+    milliseconds under uvloop, the kernel's do not."""
+    time.sleep(0.005)
+    return {"y": x}
+
+
+class Gate(tridist.Operator):
+    """Keeps every request until one comes whose input ``open`` is true, and answers them all then."""
+
+    async def set_up(self) -> None:
+        """Nobody has opened the gate yet."""
+        self._opened = asyncio.Event()
+
+    async def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """Wait for the gate to open; the one that opens it closes it again behind those who waited."""
+        if request.parameters.get("open"):
+            opened, self._opened = self._opened, asyncio.Event()
+            opened.set()
+        else:
+            await self._opened.wait()
+        return {"y": request["x"]}
