@@ -1,21 +1,38 @@
-"""What components say to each other, as plain immutable data. `codec` turns it into bytes and back."""
+"""What components say to each other, as plain immutable data. `codec` turns it into bytes and back.
+
+The messages are `msgspec.Struct` classes, which behave like frozen dataclasses with slots; docs/adr/0004 says why. The
+bounds in the annotations are what a reader accepts: they are checked when bytes are decoded, not when a message is
+made.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta, Struct, field
 
 from tridist.errors import ErrorAttribute, TridistError, error_from_wire
+from tridist.icp import limits
 from tridist.icp.data_types import DataType
+from tridist.icp.subjects import MAX_VERSION
+from tridist.icp.tensor import MAX_DIMENSIONS
+from tridist.icp.tensor_uri import MAX_URI_LENGTH
 
 Parameter = bool | int | float | str
 """A request or response parameter, as in KServe v2 (which has no floats) and Triton (which has)."""
 
+_Count = Annotated[int, Meta(ge=0, le=limits.MAX_INTEGER)]
+_Dimension = Annotated[int, Meta(ge=0, le=limits.MAX_DIMENSION)]
+_Integer = Annotated[int, Meta(ge=limits.MIN_INTEGER, le=limits.MAX_INTEGER)]
+_Id = Annotated[str, Meta(max_length=limits.MAX_ID_LENGTH)]
+_Address = Annotated[str, Meta(max_length=limits.MAX_ADDRESS_LENGTH)]
+_Parameters = Annotated[Mapping[str, bool | _Integer | float | str], Meta(max_length=limits.MAX_PARAMETERS)]
 
-@dataclass(frozen=True, slots=True)
-class TensorReference:
+
+class TensorReference(Struct, frozen=True, omit_defaults=True, rename={"data_type": "type"}):
     """What a message carries for a tensor: its type and shape, and either its bytes or where they are.
 
     Attributes:
@@ -27,19 +44,26 @@ class TensorReference:
     """
 
     data_type: DataType
-    shape: tuple[int, ...]
-    size: int
-    data: bytes | None = field(default=None, repr=False)
-    uri: str | None = None
+    shape: Annotated[tuple[_Dimension, ...], Meta(max_length=MAX_DIMENSIONS)]
+    size: _Count
+    data: bytes | None = None
+    uri: Annotated[str, Meta(max_length=MAX_URI_LENGTH)] | None = None
 
     @property
     def inlined(self) -> bool:
         """Whether the bytes are in the message itself."""
         return self.data is not None
 
+    def __repr__(self) -> str:
+        # Without the bytes: they would flood logs, and are nobody's business there.
+        where = "inlined" if self.inlined else self.uri
+        return f"TensorReference({self.data_type.value}, shape={list(self.shape)}, size={self.size}, {where})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceRequest:
+
+_Tensors = Annotated[Mapping[str, TensorReference], Meta(max_length=limits.MAX_TENSORS)]
+
+
+class InferenceRequest(Struct, frozen=True, kw_only=True):
     """One request to one operator.
 
     Attributes:
@@ -55,29 +79,30 @@ class InferenceRequest:
         reply_to: where responses go; the request plane fills it in.
     """
 
-    operator: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex)
-    version: int = 1
-    inputs: Mapping[str, TensorReference] = field(default_factory=dict)
-    requested_outputs: tuple[str, ...] = ()
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    priority: int = 0
+    operator: Annotated[str, Meta(max_length=limits.MAX_OPERATOR_LENGTH)]
+    id: _Id = field(default_factory=lambda: uuid.uuid4().hex)
+    version: Annotated[int, Meta(ge=1, le=MAX_VERSION)] = 1
+    inputs: _Tensors = field(default_factory=dict)
+    requested_outputs: Annotated[tuple[str, ...], Meta(max_length=limits.MAX_REQUESTED_OUTPUTS)] = ()
+    parameters: _Parameters = field(default_factory=dict)
+    priority: Annotated[int, Meta(ge=limits.MIN_PRIORITY, le=limits.MAX_PRIORITY)] = 0
     deadline: float | None = None
-    trace_context: Mapping[str, str] = field(default_factory=dict)
-    reply_to: str = ""
+    trace_context: Annotated[Mapping[str, str], Meta(max_length=limits.MAX_TRACE_HEADERS)] = field(default_factory=dict)
+    reply_to: _Address = ""
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (negative when it has passed); None without one."""
         return None if self.deadline is None else self.deadline - time.time()
 
 
-@dataclass(frozen=True, slots=True)
-class ErrorInfo:
+class ErrorInfo(Struct, frozen=True):
     """An error on the wire: see `tridist.errors` for the codes."""
 
-    code: str
-    message: str
-    attributes: Mapping[str, ErrorAttribute] = field(default_factory=dict)
+    code: Annotated[str, Meta(max_length=limits.MAX_CODE_LENGTH)]
+    message: Annotated[str, Meta(max_length=limits.MAX_ERROR_LENGTH)]
+    attributes: Annotated[Mapping[str, ErrorAttribute], Meta(max_length=limits.MAX_ERROR_ATTRIBUTES)] = field(
+        default_factory=dict
+    )
 
     @classmethod
     def of(cls, error: TridistError) -> ErrorInfo:
@@ -89,8 +114,7 @@ class ErrorInfo:
         return error_from_wire(self.code, self.message, self.attributes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InferenceResponse:
+class InferenceResponse(Struct, frozen=True, kw_only=True):
     """One response; a request has one or many, and exactly one of them is final.
 
     Attributes:
@@ -104,11 +128,11 @@ class InferenceResponse:
         attempt: which delivery of the request this answers, from 1.
     """
 
-    request_id: str
-    sequence: int = 0
+    request_id: _Id
+    sequence: _Count = 0
     final: bool = True
-    outputs: Mapping[str, TensorReference] = field(default_factory=dict)
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    outputs: _Tensors = field(default_factory=dict)
+    parameters: _Parameters = field(default_factory=dict)
     error: ErrorInfo | None = None
-    component_id: str = ""
-    attempt: int = 1
+    component_id: _Id = ""
+    attempt: Annotated[int, Meta(ge=1, le=limits.MAX_INTEGER)] = 1

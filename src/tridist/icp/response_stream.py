@@ -7,7 +7,8 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from tridist.errors import InvalidArgumentError, TridistError
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse

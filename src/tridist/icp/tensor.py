@@ -177,19 +177,20 @@ def byte_size(data_type: DataType, shape: tuple[int, ...]) -> int | None:
         InvalidTensorError: the shape has too many, negative or impossibly large dimensions.
     """
     _check_shape(shape)
+    count, itemsize = prod(shape), data_type.itemsize
     # As numpy counts: an empty tensor's other dimensions must still be addressable.
-    if prod(dimension or 1 for dimension in shape) * (data_type.itemsize or _POINTER) > MAX_BYTES:
+    extent = count or prod(dimension or 1 for dimension in shape)
+    if extent * (itemsize or _POINTER) > MAX_BYTES:
         raise InvalidTensorError("shape", list(shape), f"needs more than {MAX_BYTES} bytes")
-    count = prod(shape)
-    if data_type.itemsize is None:
+    if itemsize is None:
         return None if count else 0
-    return count * data_type.itemsize
+    return count * itemsize
 
 
 def _check_shape(shape: tuple[int, ...]) -> None:
     if len(shape) > MAX_DIMENSIONS:
         raise InvalidTensorError("shape", f"{len(shape)} dimensions", f"has more than {MAX_DIMENSIONS} dimensions")
-    if any(dimension < 0 for dimension in shape):
+    if min(shape, default=0) < 0:
         raise InvalidTensorError("shape", list(shape), "has a negative dimension")
 
 

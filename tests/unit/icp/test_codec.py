@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 import time
 import tracemalloc
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from support import strategies
 from tridist import errors
-from tridist.icp import codec
+from tridist.icp import careful, codec
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.status import WorkerStatus, decode_status, encode_status
@@ -270,6 +271,34 @@ def test_another_protocol_version_is_refused_whatever_else_it_holds(kind):
 def test_a_message_of_another_kind_is_refused(kind):
     for other in MINIMAL.keys() - {kind}:
         assert refused(packed(other), kind).field == "kind"
+
+
+# -- both ways of reading agree -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["request", "response"])
+def test_the_quick_and_the_careful_reader_read_the_same(kind):
+    quick = {"request": codec.decode_request, "response": codec.decode_response}[kind]
+    slow = {"request": careful.read_request, "response": careful.read_response}[kind]
+
+    @settings(bounded, max_examples=400)
+    @given(VALID[kind] | strategies.mutated(VALID[kind]))
+    def check(data):
+        try:
+            expected = slow(data)
+        except (errors.InvalidMessageError, errors.UnsupportedProtocolError) as refusal:
+            with pytest.raises(type(refusal), match=re.escape(str(refusal))):
+                quick(data)
+        else:
+            assert quick(data) == expected
+
+    check()
+
+
+def test_fields_in_another_order_are_read_all_the_same():
+    sent = InferenceRequest(operator="o", id="i", inputs={"x": an_input()}, priority=3)
+    fields = msgpack.unpackb(codec.encode_request(sent))
+    assert codec.decode_request(msgpack.packb(dict(reversed(fields.items())))) == sent
 
 
 # -- hostile bytes --------------------------------------------------------------------------------------------------

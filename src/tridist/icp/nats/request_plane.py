@@ -7,8 +7,8 @@ import functools
 import logging
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 
+from msgspec.structs import replace
 from typing_extensions import override
 
 from tridist.errors import (
