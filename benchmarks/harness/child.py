@@ -7,8 +7,10 @@ cannot outlive a benchmark, however that ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -58,8 +60,18 @@ class Child:
             raise ChildError(answer["error"])
         return answer["result"]
 
+    def pause(self) -> None:
+        """Stop it where it is, so that it uses no core."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def end(self) -> None:
         """Close its input and wait for its end; kill it when it does not come."""
+        with contextlib.suppress(ProcessLookupError):
+            self.resume()
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
