@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 import time
 import uuid
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from tridist.client.outgoing import Outgoing
+from tridist.client.call import Call
 from tridist.client.pending import PendingResponse
 from tridist.client.remote_tensor import ReferenceScope
-from tridist.client.response import Response, open_response
 from tridist.errors import InvalidArgumentError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.devices import HOST, Device
@@ -23,9 +20,6 @@ from tridist.icp.request_plane import RequestPlane
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds that a request may take when the caller does not say; ``None`` lifts the limit."""
-
-_LEASE_MARGIN = 30.0
-"""Seconds that inputs outlive their request's deadline, for a worker whose clock runs behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,32 +95,20 @@ class Caller:
         except TypeError as error:
             known = ", ".join(CallOptions.__dataclass_fields__)
             raise InvalidArgumentError("options", sorted(options), f"are not all among {known}") from error
-        return PendingResponse(lambda: self._responses(operator, inputs or {}, chosen))
+        return PendingResponse(self._call(operator, inputs or {}, chosen))
 
-    async def _responses(
-        self, operator: str, inputs: Mapping[str, Any], options: CallOptions
-    ) -> AsyncGenerator[Response, None]:
+    def _call(self, operator: str, inputs: Mapping[str, Any], options: CallOptions) -> Call:
         around = SURROUNDINGS.get(_NOWHERE)
-        device = Device.parse(options.device)
-        deadline = _deadline(options.timeout, around.deadline)
-        lease = math.inf if deadline is None else max(deadline - time.time(), 0) + _LEASE_MARGIN
-        outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
-        scope = ReferenceScope() if around.scope is None else around.scope
-        try:
-            request = _message(operator, outgoing.put_all(inputs, "inputs"), options, deadline, around)
-            stream = await self._requests.post_request(request, component_id=options.component_id)
-            async with aclosing(stream):
-                answered = False
-                async for message in stream:
-                    response = await open_response(
-                        message, self._tensors, scope, resolve=options.resolve, device=device
-                    )
-                    # The end of a stream carries nothing: whoever iterates has seen the last answer already.
-                    if not (answered and response.final and not response.outputs and not response.parameters):
-                        answered = True
-                        yield response
-        finally:
-            await outgoing.made.close()
+        return Call(
+            self._requests,
+            self._tensors,
+            _message(operator, options, _deadline(options.timeout, around.deadline), around),
+            inputs,
+            component_id=options.component_id,
+            resolve=options.resolve,
+            device=Device.parse(options.device),
+            scope=ReferenceScope() if around.scope is None else around.scope,
+        )
 
 
 _NOWHERE = Surroundings()
@@ -141,14 +123,11 @@ def _deadline(timeout: object, outer: float | None) -> float | None:
     return own if outer is None else min(own, outer)
 
 
-def _message(
-    operator: str, inputs: Mapping[str, Any], options: CallOptions, deadline: float | None, around: Surroundings
-) -> InferenceRequest:
+def _message(operator: str, options: CallOptions, deadline: float | None, around: Surroundings) -> InferenceRequest:
     return InferenceRequest(
         id=options.request_id or uuid.uuid4().hex,
         operator=operator,
         version=options.version,
-        inputs=inputs,
         requested_outputs=tuple(options.requested_outputs),
         parameters=options.parameters,
         priority=options.priority,

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Generator
 
+from tridist.client.call import Call
 from tridist.client.response import Response
 from tridist.errors import InvalidArgumentError
 
@@ -18,30 +18,51 @@ class PendingResponse:
     Both raise what went wrong: `DeadlineExceededError`, the operator's own error, a plane's error.
     """
 
-    __slots__ = ("_responses",)
+    __slots__ = ("_call", "_iteration")
 
-    def __init__(self, start: Callable[[], AsyncGenerator[Response, None]]) -> None:
-        self._responses = start()
+    def __init__(self, call: Call) -> None:
+        self._call: Call | None = call
+        self._iteration: AsyncGenerator[Response, None] | None = None
 
     def __await__(self) -> Generator[object, None, Response]:
-        return self._only().__await__()
+        return self._only(self._take()).__await__()
 
     def __aiter__(self) -> AsyncIterator[Response]:
-        return self._responses
+        self._iteration = self._all(self._take())
+        return self._iteration
 
     async def aclose(self) -> None:
         """Leave the request; its later responses are dropped."""
-        await self._responses.aclose()
+        self._call = None
+        if self._iteration is not None:
+            await self._iteration.aclose()
 
-    async def _only(self) -> Response:
-        async with aclosing(self._responses) as responses:
-            only: Response | None = None
-            async for response in responses:
-                if only is not None:
-                    raise InvalidArgumentError(
-                        "response", only.request_id, "is one of many: iterate over them with 'async for'"
-                    )
-                only = response
-        if only is None:
+    def _take(self) -> Call:
+        call, self._call = self._call, None
+        if call is None:
             raise InvalidArgumentError("response", None, "was awaited already; a request is posted once")
-        return only
+        return call
+
+    @staticmethod
+    async def _only(call: Call) -> Response:
+        try:
+            await call.start()
+            only = await call.next()
+            if only is None:
+                raise InvalidArgumentError("response", None, "ended without an answer")
+            if not only.final and await call.next() is not None:
+                raise InvalidArgumentError(
+                    "response", only.request_id, "is one of many: iterate over them with 'async for'"
+                )
+            return only
+        finally:
+            await call.close()
+
+    @staticmethod
+    async def _all(call: Call) -> AsyncGenerator[Response, None]:
+        try:
+            await call.start()
+            while (response := await call.next()) is not None:
+                yield response
+        finally:
+            await call.close()

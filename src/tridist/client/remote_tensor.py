@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from types import TracebackType
 from typing import Any
@@ -95,11 +94,13 @@ class ReferenceScope:
 
     def add(self, tensor: RemoteTensor) -> RemoteTensor:
         """Release ``tensor`` when the scope ends, unless it was handed over by then."""
-        self._tensors.append(tensor)
+        if not tensor.reference.inlined:
+            self._tensors.append(tensor)
         return tensor
 
     async def close(self) -> None:
         """Release what was not handed over."""
         tensors, self._tensors = self._tensors, []
         with contextlib.suppress(PlaneClosedError):
-            await asyncio.gather(*(tensor.release() for tensor in tensors if not tensor.reference.inlined))
+            for tensor in tensors:
+                await tensor.release()

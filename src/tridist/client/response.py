@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
-from tridist.icp.data_plane import DataPlane
+from tridist.icp.data_plane import DataPlane, fetch_all
 from tridist.icp.devices import Device
-from tridist.icp.messages import InferenceResponse, Parameter
+from tridist.icp.messages import InferenceResponse, Parameter, TensorReference
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,13 +49,11 @@ async def open_response(
     """
     if response.error is not None:
         raise response.error.to_exception()
-    owned = {name: RemoteTensor(reference, plane) for name, reference in response.outputs.items()}
-    outputs: Mapping[str, Any] = owned
+    outputs: Mapping[str, Any]
     if resolve:
-        outputs = await _fetch(owned, device)
+        outputs = await _resolve(response.outputs, plane, device)
     else:
-        for tensor in owned.values():
-            scope.add(tensor)
+        outputs = {name: scope.add(RemoteTensor(reference, plane)) for name, reference in response.outputs.items()}
     return Response(
         outputs,
         response.parameters,
@@ -68,9 +65,11 @@ async def open_response(
     )
 
 
-async def _fetch(tensors: dict[str, RemoteTensor], device: Device) -> dict[str, Any]:
+async def _resolve(references: Mapping[str, TensorReference], plane: DataPlane, device: Device) -> dict[str, Any]:
     try:
-        fetched = await asyncio.gather(*(tensor.get(device) for tensor in tensors.values()))
+        tensors = await fetch_all(plane, references, device)
     finally:
-        await asyncio.gather(*(tensor.release() for tensor in tensors.values()))
-    return {name: tensor.array() for name, tensor in zip(tensors, fetched, strict=True)}
+        for reference in references.values():
+            if not reference.inlined:
+                await plane.release(reference)
+    return {name: tensor.array() for name, tensor in tensors.items()}

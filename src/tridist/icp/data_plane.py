@@ -9,7 +9,9 @@ on as its own, makes another with `create_reference`.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 from tridist.errors import InvalidArgumentError, TransferError
@@ -120,6 +122,21 @@ def from_inlined(reference: TensorReference, device: Device) -> Tensor:
     if reference.data is None:
         raise InvalidArgumentError("reference", reference.uri, "carries no bytes")
     return Tensor.from_bytes(reference.data_type, reference.shape, reference.data).to(device)
+
+
+async def fetch_all(
+    plane: DataPlane, references: Mapping[str, TensorReference], device: Device = HOST
+) -> dict[str, Tensor]:
+    """The tensors of several references, fetched at the same time; raises what `DataPlane.get` raises."""
+    remote = [reference for reference in references.values() if not reference.inlined]
+    # Most messages carry all of their tensors: no task is made for what is here already.
+    fetched = iter(
+        await asyncio.gather(*(plane.get(reference, device=device) for reference in remote)) if remote else ()
+    )
+    return {
+        name: from_inlined(reference, device) if reference.inlined else next(fetched)
+        for name, reference in references.items()
+    }
 
 
 def check_fetched(reference: TensorReference, tensor: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct, field
+from msgspec.structs import replace
 
 from tridist.errors import ErrorAttribute, TridistError, error_from_wire
 from tridist.icp import limits
@@ -89,6 +90,10 @@ class InferenceRequest(Struct, frozen=True, kw_only=True):
     deadline: float | None = None
     trace_context: Annotated[Mapping[str, str], Meta(max_length=limits.MAX_TRACE_HEADERS)] = field(default_factory=dict)
     reply_to: _Address = ""
+
+    def with_inputs(self, inputs: Mapping[str, TensorReference]) -> InferenceRequest:
+        """The same request with other inputs."""
+        return replace(self, inputs=inputs)
 
     def remaining(self) -> float | None:
         """Seconds until the deadline (negative when it has passed); None without one."""

@@ -29,29 +29,28 @@ class Execution:
     def __init__(self, execute: Callable[[OperatorRequest], Any], threads: Executor) -> None:
         self._execute = execute
         self._threads = threads
+        self._is_coroutine = inspect.iscoroutinefunction(execute)
         self.streams = inspect.isasyncgenfunction(execute) or inspect.isgeneratorfunction(execute)
 
-    async def responses(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
-        """Every answer to ``request``, as it comes.
+    async def once(self, request: OperatorRequest) -> OperatorResponse:
+        """The one answer of an operator that does not stream.
 
         Raises:
             InvalidArgumentError: the operator returned something that is no outputs.
             Exception: whatever the operator raises.
         """
-        if inspect.isasyncgenfunction(self._execute):
-            async with aclosing(self._execute(request)) as answers:
-                async for answer in answers:
-                    yield as_response(answer)
-        elif inspect.isgeneratorfunction(self._execute):
-            async with aclosing(self._pull(self._execute(request))) as answers:
-                async for answer in answers:
-                    yield as_response(answer)
-        elif inspect.iscoroutinefunction(self._execute):
-            yield as_response(await self._execute(request))
-        else:
-            answer = await self._in_thread(partial(self._execute, request))
-            # A plain function may return what another one, asynchronous, made.
-            yield as_response(await answer if inspect.isawaitable(answer) else answer)
+        if self._is_coroutine:
+            return as_response(await self._execute(request))
+        answer = await self._in_thread(partial(self._execute, request))
+        # A plain function may return what another one, asynchronous, made.
+        return as_response(await answer if inspect.isawaitable(answer) else answer)
+
+    async def stream(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
+        """Every answer of an operator that streams, as it comes; raises what `once` raises."""
+        answers = self._execute(request)
+        async with aclosing(answers if inspect.isasyncgen(answers) else self._pull(answers)) as source:
+            async for answer in source:
+                yield as_response(answer)
 
     async def _pull(self, answers: Iterator[Any]) -> AsyncGenerator[Any, None]:
         """Step a synchronous generator in threads, one step at a time."""

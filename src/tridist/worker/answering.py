@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -11,11 +12,17 @@ from tridist.client import ReferenceScope, RemoteTensor
 from tridist.client.caller import SURROUNDINGS, Surroundings
 from tridist.client.outgoing import Outgoing
 from tridist.errors import DeadlineExceededError, InvalidArgumentError, OperatorError, TridistError
+from tridist.icp.data_plane import fetch_all
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.execution import Execution
+
+if sys.version_info >= (3, 11):
+    from asyncio import timeout
+else:
+    from async_timeout import timeout
 
 
 class Answering:
@@ -53,10 +60,12 @@ class Answering:
         return True
 
     async def _within_deadline(self, delivery: Delivery, conversation: _Conversation) -> None:
+        request = delivery.request
+        remaining = request.remaining()
         try:
-            await asyncio.wait_for(self._run(delivery, conversation), delivery.request.remaining())
+            async with timeout(remaining):
+                await self._run(delivery, conversation)
         except asyncio.TimeoutError:
-            request = delivery.request
             remaining = request.remaining()
             if remaining is None or remaining > 0:
                 raise  # not our deadline: the operator's own business with time
@@ -65,20 +74,23 @@ class Answering:
     async def _run(self, delivery: Delivery, conversation: _Conversation) -> None:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope))
-        inputs = await self._open_inputs(message.inputs)
-        async with aclosing(self._execution.responses(OperatorRequest(inputs, message, delivery.attempt))) as answers:
+        request = OperatorRequest(await self._open_inputs(message.inputs), message, delivery.attempt)
+        if not self._execution.streams:
+            await conversation.post(await self._execution.once(request), final=True)
+            return
+        async with aclosing(self._execution.stream(request)) as answers:
             async for answer in answers:
-                await conversation.post(answer, final=not self._execution.streams)
-        if self._execution.streams:
-            await conversation.post(OperatorResponse(), final=True)
+                await conversation.post(answer, final=False)
+        await conversation.post(OperatorResponse(), final=True)
 
-    async def _open_inputs(self, references: Mapping[str, TensorReference]) -> dict[str, Any]:
+    async def _open_inputs(self, references: Mapping[str, TensorReference]) -> Mapping[str, Any]:
         plane = self._planes.tensors
         if self._operator.receives == "references":
             return {name: RemoteTensor(reference, plane, borrowed=True) for name, reference in references.items()}
-        tensors = await asyncio.gather(*(plane.get(reference) for reference in references.values()))
-        values = tensors if self._operator.receives == "tensors" else [tensor.array() for tensor in tensors]
-        return dict(zip(references, values, strict=True))
+        tensors = await fetch_all(plane, references)
+        if self._operator.receives == "tensors":
+            return tensors
+        return {name: tensor.array() for name, tensor in tensors.items()}
 
 
 class _Conversation:

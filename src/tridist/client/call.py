@@ -1,0 +1,100 @@
+"""One request, from putting its inputs to releasing them after its last response."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from tridist.client.outgoing import Outgoing
+from tridist.client.remote_tensor import ReferenceScope
+from tridist.client.response import Response, open_response
+from tridist.icp.data_plane import DataPlane
+from tridist.icp.devices import Device
+from tridist.icp.messages import InferenceRequest
+from tridist.icp.request_plane import RequestPlane
+from tridist.icp.response_stream import ResponseStream
+
+_LEASE_MARGIN = 30.0
+"""Seconds that inputs outlive their request's deadline, for a worker whose clock runs behind."""
+
+
+class Call:
+    """A request that is made once.
+
+    Args:
+        requests: carries the messages.
+        tensors: carries the tensors.
+        request: all of the request but its inputs.
+        inputs: what user code handed over.
+        component_id: the one worker that may take it, or None.
+        resolve: whether outputs become arrays.
+        device: where these go.
+        scope: releases unresolved outputs, when it ends.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_component_id",
+        "_device",
+        "_inputs",
+        "_outgoing",
+        "_request",
+        "_requests",
+        "_resolve",
+        "_scope",
+        "_stream",
+        "_tensors",
+    )
+
+    def __init__(
+        self,
+        requests: RequestPlane,
+        tensors: DataPlane,
+        request: InferenceRequest,
+        inputs: Mapping[str, Any],
+        *,
+        component_id: str | None,
+        resolve: bool,
+        device: Device,
+        scope: ReferenceScope,
+    ) -> None:
+        self._requests = requests
+        self._tensors = tensors
+        self._request = request
+        self._inputs = inputs
+        self._component_id = component_id
+        self._resolve = resolve
+        self._device = device
+        self._scope = scope
+        self._outgoing: Outgoing | None = None
+        self._stream: ResponseStream | None = None
+        self._answered = False
+
+    async def start(self) -> None:
+        """Put the inputs and post the request; raises what these raise."""
+        remaining = self._request.remaining()
+        lease = math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
+        self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
+        request = self._request.with_inputs(self._outgoing.put_all(self._inputs, "inputs"))
+        self._stream = await self._requests.post_request(request, component_id=self._component_id)
+
+    async def next(self) -> Response | None:
+        """The next response, None after the last; raises what went wrong."""
+        stream = self._stream
+        while stream is not None and (message := await anext(stream, None)) is not None:
+            response = await open_response(
+                message, self._tensors, self._scope, resolve=self._resolve, device=self._device
+            )
+            # The end of a stream carries nothing: whoever iterates has seen the last answer already.
+            if not (self._answered and response.final and not response.outputs and not response.parameters):
+                self._answered = True
+                return response
+        return None
+
+    async def close(self) -> None:
+        """Forget the request, and release its inputs."""
+        if self._stream is not None:
+            await self._stream.aclose()
+        if self._outgoing is not None:
+            await self._outgoing.made.close()
