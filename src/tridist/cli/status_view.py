@@ -18,6 +18,7 @@ _COLOURS = {
     "ready": "green",
     "restarting": "yellow",
     "failed": "bold red",
+    "stopping": "yellow",
     "stopped": "dim",
 }
 _REFRESHES_PER_SECOND = 4

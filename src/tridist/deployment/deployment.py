@@ -65,7 +65,7 @@ class Deployment:
     def __init__(self, config: DeploymentConfig, *, on_event: EventHandler | None = None) -> None:
         self.config = config
         self._on_event = on_event
-        self._by_name = {id(worker): by_name(worker.worker) for worker in config.workers}
+        self._workers = [replace(worker, worker=by_name(worker.worker)) for worker in config.workers]
         self._logs: LogDirectory | None = None
         self._server: EmbeddedNatsServer | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -204,11 +204,10 @@ class Deployment:
             await server.stop()
 
     def _plans(self, logs: LogDirectory) -> list[ReplicaPlan]:
-        return [self._plan(worker, name, logs) for worker in self.config.workers for name in worker.names()]
+        return [self._plan(worker, name, logs) for worker in self._workers for name in worker.names()]
 
     def _plan(self, replicas: WorkerReplicas, name: str, logs: LogDirectory) -> ReplicaPlan:
-        named = replace(replicas, worker=self._by_name[id(replicas)])
-        worker = self.config.worker_at(named, name, self.url)
+        worker = self.config.worker_at(replicas, name, self.url)
         drain_seconds = worker.grace_period + worker.linger
         order = WorkerOrder(
             config=worker,

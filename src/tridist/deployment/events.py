@@ -115,7 +115,7 @@ DeploymentEvent = NatsServerStarted | WorkerStarted | WorkerReady | WorkerDied |
 EventHandler = Callable[[DeploymentEvent], None]
 
 
-ReplicaState = Literal["waiting", "starting", "ready", "restarting", "failed", "stopped"]
+ReplicaState = Literal["waiting", "starting", "ready", "restarting", "failed", "stopping", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class ReplicaStatus:
     Attributes:
         name: the replica's name.
         state: ``"waiting"`` (not started yet), ``"starting"``, ``"ready"``, ``"restarting"`` (died, and waits for its
-            next start), ``"failed"`` (died for good) or ``"stopped"``.
+            next start), ``"failed"`` (died for good), ``"stopping"`` (drains) or ``"stopped"``.
         pid: its process, when there is one.
         component_id: its id on the planes, when it is ready.
         restarts: how often it was started again.

@@ -115,11 +115,11 @@ class Replica:
             self._state = "stopped"
 
     async def _end(self, process: WorkerProcess) -> None:
-        killed = True
+        killed, self._state = True, "stopping"
         try:
             killed = await process.end_within(self.plan.drain_seconds + _STOP_MARGIN)
         finally:
-            self._component_id, self._exit_code = None, process.exited.result()
+            self._state, self._component_id, self._exit_code = "stopped", None, process.exited.result()
             process.close()
             self._tell(WorkerStopped(self.plan.name, self._exit_code, killed))
 

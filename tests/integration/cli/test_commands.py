@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,9 +15,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
+from click.testing import CliRunner
 from typing_extensions import Self
 
 from support.deployed import gone
+from tridist.cli.main import main
 from tridist.deployment import EmbeddedNatsServer, NatsServerConfig
 
 TESTS = Path(__file__).parents[2]
@@ -35,7 +38,7 @@ workers:
 MAIN = [sys.executable, "-c", "from tridist.cli.main import main; main(prog_name='tridist')"]
 
 
-TOKEN = "not-much-of-a-secret"
+TOKEN = "not-much-of-a-secret"  # noqa: S105 (as it says)
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -43,10 +46,26 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "PYTHONPATH": str(TESTS), "COLUMNS": "200", **extra}
 
 
-def tridist(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
+def in_a_process(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*MAIN, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment(**extra), check=False
     )
+
+
+def tridist(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
+    """The same in this process, which is quicker."""
+    unset = {name: None for name in os.environ if name.startswith("TRIDIST_")}
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments], env={**unset, **extra})
+    return subprocess.CompletedProcess(arguments, result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(autouse=True)
+def restore_logging():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 class Up:
@@ -97,7 +116,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def test_infer_shows_the_answer(url: str):
-    done = tridist("infer", "double", "--input", "x=[1, 2.5]:FP32", "--url", url)
+    done = in_a_process("infer", "double", "--input", "x=[1, 2.5]:FP32", "--url", url)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "y FP32 [2]\n[2. 5.]\n"  # no colours: this is no terminal
 
@@ -256,7 +275,7 @@ workers:
   - {{name: broken, operators: [{{name: broken, implementation: "support.operators_deployed:Broken"}}]}}
 """
     (tmp_path / "d.yaml").write_text(broken)
-    done = tridist("up", tmp_path / "d.yaml")
+    done = in_a_process("up", tmp_path / "d.yaml")
     assert done.returncode == 1
     assert "broken died: OPERATOR_LOAD_FAILED" in done.stdout
     assert done.stderr.startswith("error DEPLOYMENT_FAILED broken: OPERATOR_LOAD_FAILED: ")
@@ -303,7 +322,7 @@ def test_a_worker_of_operators_from_the_current_folder(tmp_path: Path, url: str)
 
 
 def test_a_worker_that_cannot_start_says_why(url: str):
-    done = tridist("worker", "--operator", "a=no_such_module:f", "--url", url)
+    done = in_a_process("worker", "--operator", "a=no_such_module:f", "--url", url)
     assert done.returncode == 1
     assert "error OPERATOR_LOAD_FAILED operator 'a' could not be set up: importing 'no_such_module'" in done.stderr
 

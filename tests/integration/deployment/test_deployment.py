@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,11 +26,15 @@ from tridist.deployment import (
     WorkerRestarting,
     WorkerStarted,
     WorkerStopped,
+    leftovers,
 )
 from tridist.errors import ConfigurationError, DeadlineExceededError, DeploymentError
 from tridist.icp.nats import NatsConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.instrumentation import LogConfig
+from tridist.worker import OperatorConfig
+
+MODELS = Path(__file__).parents[3] / "examples" / "hello_world" / "models"
 
 
 @pytest.fixture(scope="module")
@@ -214,15 +219,12 @@ async def test_a_stop_that_is_cancelled_kills_at_once(url: str):
 
 async def test_running_requests_are_finished_before_the_end(url: str):
     config = deployment(replicas(operator("process", PROCESS)), url=url)
-    running = Deployment(config)
-    await running.start()
-    async with Client(running.planes) as client:
-        pending = asyncio.ensure_future(
-            client.post_request("process", parameters={"action": "sleep", "seconds": 1.0})._only()
-        )
+    async with Deployment(config) as running, Client(running.planes) as client:
+        request = client.post_request("process", parameters={"action": "sleep", "seconds": 1.0})
+        answer = asyncio.ensure_future(anext(aiter(request)))
         await until_running(client)
         await running.stop()
-        assert int((await asyncio.wait_for(pending, 5))["pid"]) > 0
+        assert int((await asyncio.wait_for(answer, 5))["pid"]) > 0
 
 
 async def until_running(client: Client) -> None:
@@ -250,27 +252,24 @@ async def test_two_deployments_at_once_keep_apart():
 
 
 async def test_it_starts_again_after_a_stop_and_not_while_it_runs(url: str):
-    running = Deployment(deployment(replicas(operator("process", PROCESS)), url=url))
-    await running.start()
-    first = running.statuses()[0].pid
-    with pytest.raises(DeploymentError, match="started already"):
+    async with Deployment(deployment(replicas(operator("process", PROCESS)), url=url)) as running:
+        first = running.statuses()[0].pid
+        with pytest.raises(DeploymentError, match="started already"):
+            await running.start()
+        assert not gone(first)
+        await running.stop()
+        await running.stop()
         await running.start()
-    assert not gone(first)
-    await running.stop()
-    await running.stop()
-    await running.start()
-    assert running.statuses()[0].pid != first
-    await running.stop()
+        assert running.statuses()[0].pid != first
 
 
 async def test_wait_ends_with_stop(url: str):
-    running = Deployment(deployment(replicas(operator("process", PROCESS)), url=url))
-    await running.start()
-    waiting = asyncio.create_task(running.wait())
-    await asyncio.sleep(0.05)
-    assert not waiting.done()
-    await running.stop()
-    await asyncio.wait_for(waiting, 5)
+    async with Deployment(deployment(replicas(operator("process", PROCESS)), url=url)) as running:
+        waiting = asyncio.create_task(running.wait())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        await running.stop()
+        await asyncio.wait_for(waiting, 5)
 
 
 async def test_a_nats_server_that_dies_comes_back_with_its_address():
@@ -297,6 +296,7 @@ async def test_logs_go_to_a_file_per_worker_that_is_kept(url: str, tmp_path: Pat
         assert f'"component": "{name}"' in text
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always puts the current folder first")
 async def test_modules_of_the_python_path_come_before_others(url: str, tmp_path: Path):
     (tmp_path / "deployed_here.py").write_text("def where():\n    import os\n    return {'pid': os.getpid()}\n")
     # A module of the current folder that would break the interpreter, were it found.
@@ -310,6 +310,22 @@ async def test_modules_of_the_python_path_come_before_others(url: str, tmp_path:
             assert int((await client.post_request("where"))["pid"]) == running.statuses()[0].pid
     finally:
         os.chdir(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the segments through /proc")
+async def test_a_crash_leaves_no_shared_memory_of_triton_behind(url: str):
+    encoder = OperatorConfig(name="encoder", implementation="triton", repository=str(MODELS))
+    config = deployment(replicas(encoder), url=url, restart=RestartPolicy(initial_delay=5))
+    async with Deployment(config) as running:
+        pid = running.statuses()[0].pid
+        segments = leftovers.shared_memory_of(pid)
+        stubs = [child.pid for child in psutil.Process(pid).children(recursive=True)]
+        assert segments
+        assert stubs
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: running.statuses()[0].state == "restarting")
+        assert gone(*stubs)
+        assert not any(segment.exists() for segment in segments)
 
 
 async def test_a_listener_that_raises_does_no_harm(url: str):

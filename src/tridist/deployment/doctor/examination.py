@@ -60,6 +60,7 @@ async def _run(check: Check, settings: CheckSettings) -> Outcome:
 
 async def _end(process: Process) -> None:
     """End the process and everything that it started."""
+    # A group outlives its leader, and keeps its number from being given to another.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
     await process.wait()
