@@ -1,8 +1,7 @@
 """What components say to each other, as plain immutable data. `codec` turns it into bytes and back.
 
-The messages are `msgspec.Struct` classes, which behave like frozen dataclasses with slots; docs/adr/0004 says why. The
-bounds in the annotations are what a reader accepts: they are checked when bytes are decoded, not when a message is
-made.
+The messages are `msgspec.Struct` classes, which behave like frozen dataclasses with slots; docs/adr/0004 says why. What
+the annotations bound, and that no field is unknown, is checked when bytes are decoded, not when a message is made.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta, Struct, field
 from msgspec.structs import replace
@@ -21,6 +20,9 @@ from tridist.icp.data_types import DataType
 from tridist.icp.subjects import MAX_VERSION
 from tridist.icp.tensor import MAX_DIMENSIONS
 from tridist.icp.tensor_uri import MAX_URI_LENGTH
+
+PROTOCOL_VERSION: Final = 1
+"""Of everything that components send each other; a peer of another version is refused."""
 
 Parameter = bool | int | float | str
 """A request or response parameter, as in KServe v2 (which has no floats) and Triton (which has)."""
@@ -33,7 +35,9 @@ _Address = Annotated[str, Meta(max_length=limits.MAX_ADDRESS_LENGTH)]
 _Parameters = Annotated[Mapping[str, bool | _Integer | float | str], Meta(max_length=limits.MAX_PARAMETERS)]
 
 
-class TensorReference(Struct, frozen=True, omit_defaults=True, rename={"data_type": "type"}):
+class TensorReference(
+    Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, rename={"data_type": "type"}
+):
     """What a message carries for a tensor: its type and shape, and either its bytes or where they are.
 
     Attributes:
@@ -61,10 +65,18 @@ class TensorReference(Struct, frozen=True, omit_defaults=True, rename={"data_typ
         return f"TensorReference({self.data_type.value}, shape={list(self.shape)}, size={self.size}, {where})"
 
 
+class _Message(
+    Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind", rename={"protocol_version": "v"}
+):
+    """What every message has: its protocol version, and, by its class, its kind."""
+
+    protocol_version: Literal[1] = PROTOCOL_VERSION
+
+
 _Tensors = Annotated[Mapping[str, TensorReference], Meta(max_length=limits.MAX_TENSORS)]
 
 
-class InferenceRequest(Struct, frozen=True, kw_only=True):
+class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
     """One request to one operator.
 
     Attributes:
@@ -100,7 +112,7 @@ class InferenceRequest(Struct, frozen=True, kw_only=True):
         return None if self.deadline is None else self.deadline - time.time()
 
 
-class ErrorInfo(Struct, frozen=True):
+class ErrorInfo(Struct, frozen=True, forbid_unknown_fields=True):
     """An error on the wire: see `tridist.errors` for the codes."""
 
     code: Annotated[str, Meta(max_length=limits.MAX_CODE_LENGTH)]
@@ -119,7 +131,7 @@ class ErrorInfo(Struct, frozen=True):
         return error_from_wire(self.code, self.message, self.attributes)
 
 
-class InferenceResponse(Struct, frozen=True, kw_only=True):
+class InferenceResponse(_Message, frozen=True, kw_only=True, tag="response"):
     """One response; a request has one or many, and exactly one of them is final.
 
     Attributes:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from support import strategies
 from tridist import errors
-from tridist.icp import careful, codec
+from tridist.icp import careful, codec, messages
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.status import WorkerStatus, decode_status, encode_status
@@ -56,7 +56,7 @@ def message_or_refusal(data, kind):
     except (errors.InvalidMessageError, errors.UnsupportedProtocolError) as error:
         refusal = error
     if isinstance(refusal, errors.UnsupportedProtocolError):
-        assert refusal.received != refusal.supported == codec.PROTOCOL_VERSION
+        assert refusal.received != refusal.supported == messages.PROTOCOL_VERSION
     assert len(str(refusal)) < 4096, "the refusal echoes what the peer sent"
     assert str(refusal).encode()
     return None
