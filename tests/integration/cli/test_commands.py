@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from support.deployed import gone
 from tridist.cli.main import main
-from tridist.deployment import EmbeddedNatsServer, NatsServerConfig
+from tridist.deployment import EmbeddedNatsServer, NatsServerConfig, tied_exec
 
 TESTS = Path(__file__).parents[2]
 FILE = f"""
@@ -76,7 +76,9 @@ class Up:
         self.temporary.mkdir()
         (folder / "d.yaml").write_text(text)
         self.process = subprocess.Popen(
-            [*MAIN, "up", str(folder / "d.yaml"), "--json", *map(str, arguments)],
+            # Tied to us, so that not even a killed test run leaves it behind.
+            [sys.executable, tied_exec.__file__, str(os.getpid()), *MAIN, "up", str(folder / "d.yaml"), "--json"]
+            + [str(argument) for argument in arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
