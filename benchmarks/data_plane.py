@@ -166,7 +166,7 @@ async def _round_trip(client: tridist.Client, size: int, plan: Plan) -> dict[str
     }
 
 
-def show(results: dict[str, Any]) -> Iterator[Table]:
+def show(results: dict[str, Any]) -> Iterator[Table | str]:
     """Gets, then round trips."""
     yield _shown_gets("Get from another process", results["sizes"])
     if results["gpu"]:
@@ -177,8 +177,8 @@ def show(results: dict[str, Any]) -> Iterator[Table]:
         numbers = (row[key] for key in ("round_trip_ms", "p99_ms", "inline_ms", "two_memcpy_ms"))
         ratios = (f"{row['inline_ratio']:.2f}", f"{row['memcpy_ratio']:.2f}")
         shown.add_row(in_bytes(row["bytes"]), *(f"{number:.3f}" for number in numbers), *ratios)
-    shown.caption = f"put and release: {results['put_us']:.1f} µs; UCX uses {' '.join(results['transports'])}"
     yield shown
+    yield f" put and release: {results['put_us']:.1f} µs; UCX uses {' '.join(results['transports'])}"
 
 
 def _shown_gets(title: str, rows: list[dict[str, Any]]) -> Table:

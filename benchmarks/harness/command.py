@@ -52,7 +52,7 @@ def main(
     file: str,
     description: str | None,
     measure: Callable[[Arguments], Coroutine[Any, Any, dict[str, Any]]],
-    show: Callable[[dict[str, Any]], Iterable[Table]],
+    show: Callable[[dict[str, Any]], Iterable[Table | str]],
 ) -> int:
     """Run a benchmark on uvloop, print its tables, and its JSON if that is asked for.
 
@@ -60,7 +60,7 @@ def main(
         file: the script.
         description: its documentation.
         measure: gives the results, ready for JSON.
-        show: gives the tables of the results.
+        show: gives the tables of the results, and lines to stand between them.
     """
     arguments = parse(description, sys.argv[1:])
     machine = Machine.describe()
@@ -68,8 +68,8 @@ def main(
     results = uvloop.run(measure(arguments))
     seconds = time.perf_counter() - started
     console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    for table in show(results):
-        console.print(table)
+    for part in show(results):
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
     console.print(f" {machine.line()}; took {seconds:.0f} s", highlight=False, soft_wrap=True)
     if arguments.json:
         about = {"benchmark": Path(file).stem, "quick": arguments.quick, "seconds": seconds, "machine": asdict(machine)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -21,21 +22,38 @@ async def latencies(call: Call, count: int) -> list[float]:
     return taken
 
 
-async def throughput(call: Call, in_flight: int, seconds: float) -> float:
-    """Calls per second that end while ``in_flight`` are under way all the time; measured for about ``seconds``."""
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What many calls at a time came to.
+
+    Attributes:
+        rps: calls per second.
+        seconds: of each call.
+    """
+
+    rps: float
+    seconds: list[float]
+
+
+async def loaded(call: Call, in_flight: int, seconds: float) -> Loaded:
+    """Keep ``in_flight`` calls under way for about ``seconds``."""
     started = time.perf_counter()
     end = started + seconds
-    done = 0
+    taken: list[float] = []
 
     async def lane() -> None:
-        nonlocal done
-        while time.perf_counter() < end:
+        while (begun := time.perf_counter()) < end:
             await call()
-            done += 1
+            taken.append(time.perf_counter() - begun)
 
     await asyncio.gather(*(lane() for _ in range(in_flight)))
     # To the last answer, not to `end`: what the lanes began before it has taken its share of the machine as well.
-    return done / (time.perf_counter() - started)
+    return Loaded(len(taken) / (time.perf_counter() - started), taken)
+
+
+async def throughput(call: Call, in_flight: int, seconds: float) -> float:
+    """Calls per second that end while ``in_flight`` are under way all the time; measured for about ``seconds``."""
+    return (await loaded(call, in_flight, seconds)).rps
 
 
 async def alternate(subjects: Mapping[str, Callable[[], Awaitable[T]]], rounds: int) -> dict[str, list[T]]:

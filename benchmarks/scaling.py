@@ -1,0 +1,138 @@
+"""What more workers bring, whether they share the work fairly, and what a long queue costs.
+
+Workers host an operator that holds its slot for 5 ms without using a core, as a model on a GPU does. Ideal is one
+request per slot every 5 ms; the client keeps four times as many requests in flight as there are slots, so no slot has
+to be idle. Where the machine's cores are busy, they are the limit: the table says how busy they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+from harness.command import Arguments, main, table
+from harness.deployed import deployment, hosted, served
+from harness.load import loaded
+from harness.statistics import jain
+from rich.table import Table
+
+import tridist
+from tridist.deployment import EmbeddedNatsServer
+
+OPERATOR_SECONDS = 0.005
+FACTOR = 4
+PARTS = 10
+BATCH = 1000
+POLL_SECONDS = 0.002
+ARRAY = np.zeros(256, dtype=np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Numbers of workers, slots of each, seconds of load, and how long a queue."""
+
+    workers: tuple[int, ...]
+    slots: tuple[int, ...]
+    seconds: float
+    queue: int
+
+
+async def measure(arguments: Arguments) -> dict[str, Any]:
+    """Workers, then the queue."""
+    plan = arguments.pick(Plan((1, 2, 8), (1,), 2.0, 20_000), Plan((1, 2, 4, 8), (1, 4), 5.0, 100_000))
+    with EmbeddedNatsServer() as server:
+        workers = [await _workers(server.url, n, slots, plan.seconds) for slots in plan.slots for n in plan.workers]
+        queue = await _queue(server.url, plan.queue)
+    return {"workers": workers, "queue": queue}
+
+
+async def _workers(url: str, count: int, slots: int, seconds: float) -> dict[str, Any]:
+    operator = hosted("five_milliseconds", max_in_flight=slots)
+    async with served(url, operator, replicas=count) as client:
+        answered: Counter[str] = Counter()
+
+        async def call() -> None:
+            answered[(await client.post_request("five_milliseconds", {"x": ARRAY})).component_id] += 1
+
+        in_flight = FACTOR * count * slots
+        await loaded(call, in_flight, 0.5)
+        answered.clear()
+        psutil.cpu_percent()
+        found = await loaded(call, in_flight, seconds)
+        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
+        shares = [answered.get(worker.component_id, 0) for worker in await client.workers()]
+    ideal = count * slots / OPERATOR_SECONDS
+    return {
+        "workers": count,
+        "slots": slots,
+        "rps": found.rps,
+        "ideal_rps": ideal,
+        "ratio": found.rps / ideal,
+        "busy_cores": busy,
+        "jain": jain(shares),
+        "least_share": min(shares) / (sum(shares) / len(shares)),
+    }
+
+
+async def _queue(url: str, length: int) -> dict[str, Any]:
+    """Post ``length`` requests that nobody serves, then let one worker serve them."""
+    workers = deployment(url, hosted("identity"))
+    done: list[float] = []
+    async with tridist.Client(workers.planes, timeout=None) as client:
+        posting = client.post_request
+        tasks: list[asyncio.Future[Any]] = []
+        post_us = []
+        for _part in range(PARTS):
+            started = time.perf_counter()
+            for _ in range(length // PARTS // BATCH):
+                tasks += [asyncio.ensure_future(_timed(posting("identity", {"x": ARRAY}), done)) for _ in range(BATCH)]
+                await _until_waiting(client, len(tasks))
+            post_us.append((time.perf_counter() - started) / (length // PARTS) * 1e6)
+        async with workers:
+            await asyncio.gather(*tasks)
+    edges = [*done[:: len(done) // PARTS][:PARTS], done[-1]]
+    serve_us = [(edges[part + 1] - edges[part]) / (len(done) / PARTS) * 1e6 for part in range(PARTS)]
+    return {"length": length, "post_us": post_us, "serve_us": serve_us,
+            "post_growth": post_us[-1] / post_us[1], "serve_growth": serve_us[1] / serve_us[-2]}  # fmt: skip
+
+
+async def _timed(answer: Awaitable[object], done: list[float]) -> None:
+    await answer
+    done.append(time.perf_counter())
+
+
+async def _until_waiting(client: tridist.Client, number: int) -> None:
+    while True:
+        if sum(queue.waiting for queue in await client.queues()) >= number:
+            return
+        await asyncio.sleep(POLL_SECONDS)
+
+
+def show(results: dict[str, Any]) -> Iterator[Table]:
+    """Workers, then the queue by tenths."""
+    columns = ("workers", "slots each", "requests/s", "ideal", "of ideal", "busy cores", "Jain", "least share")
+    shown = table("A 5 ms operator", *columns)
+    for row in results["workers"]:
+        rates = (f"{row['rps']:.0f}", f"{row['ideal_rps']:.0f}", f"{row['ratio']:.2f}", f"{row['busy_cores']:.1f}")
+        fair = (f"{row['jain']:.3f}", f"{row['least_share']:.2f}")
+        shown.add_row(str(row["workers"]), str(row["slots"]), *rates, *fair)
+    yield shown
+    queue = results["queue"]
+    by_tenth = table("µs per request with a queue", "waiting", "to post", "to serve")
+    step = queue["length"] // PARTS
+    for part in range(PARTS):
+        # The first to be served leave behind the longest queue.
+        times = (queue["post_us"][part], queue["serve_us"][PARTS - 1 - part])
+        by_tenth.add_row(f"{part * step}-{(part + 1) * step}", *(f"{us:.0f}" for us in times))
+    yield by_tenth
+
+
+if __name__ == "__main__":
+    sys.exit(main(__file__, __doc__, measure, show))
