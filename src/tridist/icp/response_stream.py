@@ -68,6 +68,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             self._early[response.sequence] = response
             self._hand_out_in_order()
 
+    def restart(self) -> None:
+        """The request was posted anew: its attempts count from 1 again. What was handed out already stays so."""
+        self._attempt = 0
+        self._early.clear()
+
     def fail(self, error: TridistError) -> None:
         """End the stream with an error of this side (deadline, connection lost, plane closed)."""
         if not self._ended:

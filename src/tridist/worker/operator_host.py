@@ -70,6 +70,13 @@ class OperatorHost:
         )
         self._pulling = asyncio.create_task(self._pull(self._puller, answering))
 
+    @property
+    def pulling(self) -> asyncio.Task[None]:
+        """Ends when pulling does: at `stop_pulling`, or with the error that ended it."""
+        if self._pulling is None:
+            raise RuntimeError("start_pulling comes first")
+        return self._pulling
+
     async def stop_pulling(self) -> None:
         """Take no more requests; those that run go on."""
         if self._puller is not None:

@@ -96,11 +96,12 @@ async def serve(config: WorkerConfig, stop: StopSwitch, on_ready: Callable[[Work
         on_ready: called once, when it serves.
 
     Raises:
-        TridistError: it could not be started.
+        TridistError: it could not be started, or not go on.
     """
     worker = Worker(config)
     starting = asyncio.create_task(worker.start())
     stopping = asyncio.create_task(stop.wait())
+    serving: asyncio.Task[None] | None = None
     try:
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
@@ -108,15 +109,19 @@ async def serve(config: WorkerConfig, stop: StopSwitch, on_ready: Callable[[Work
             return
         starting.result()
         on_ready(worker)
-        await stopping
+        serving = asyncio.create_task(worker.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
     finally:
         await _cancel(starting)
+        await _cancel(serving)
         await _cancel(stopping)
         await worker.drain()
 
 
-async def _cancel(task: asyncio.Task[None]) -> None:
-    if not task.done():
+async def _cancel(task: asyncio.Task[None] | None) -> None:
+    if task is not None and not task.done():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 

@@ -37,7 +37,7 @@ _FETCH_POLL = 0.02
 class Worker:
     """Hosts operators on a pair of planes.
 
-    As an async context manager it starts and drains; `run` does so until it is told to stop.
+    As an async context manager it starts and drains.
 
     Args:
         config: what to host, and where.
@@ -81,10 +81,16 @@ class Worker:
             _log.info("worker %s drains", self.config.name)
             await self._end(grace_period=self.config.grace_period, linger=self.config.linger)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until ``stop`` is set, then drain."""
-        async with self:
-            await stop.wait()
+    async def wait(self) -> None:
+        """Wait until it has drained.
+
+        Raises:
+            TridistError: it cannot pull any more (its connection was lost for good); whoever runs it should drain it,
+                and start another.
+        """
+        done, _ = await asyncio.wait({host.pulling for host in self._hosts}, return_when=asyncio.FIRST_COMPLETED)
+        for pulling in done:
+            pulling.result()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -371,3 +371,13 @@ async def test_a_stream_is_forgotten_when_its_reader_fails():
         finally:
             await stream.aclose()
     assert len(router) == 0
+
+
+async def test_a_request_posted_anew_counts_its_attempts_from_one_again():
+    stream = ResponseStream(InferenceRequest(operator="o", id="i"), lambda _: None)
+    stream.push(InferenceResponse(request_id="i", sequence=0, final=False, attempt=3))
+    stream.push(InferenceResponse(request_id="i", sequence=2, final=False, attempt=3))
+    stream.restart()
+    for sequence in range(3):
+        stream.push(InferenceResponse(request_id="i", sequence=sequence, final=sequence == 2, attempt=1))
+    assert [(response.sequence, response.attempt) async for response in stream] == [(0, 3), (1, 1), (2, 1)]

@@ -253,3 +253,20 @@ async def test_a_forced_placement_holds():
         with pytest.raises(errors.MessageTooLargeError):
             await hosted.client.post_request("echo", {"x": tridist.inline(np.zeros(1 << 20))})
         assert hosted.client.statistics().references == 0
+
+
+async def test_a_worker_that_cannot_pull_any_more_says_so(monkeypatch):
+    lost = asyncio.Event()
+
+    async def pull(self):
+        await lost.wait()
+        raise errors.ConnectionFailedError("nats://here", "gone for good")
+
+    monkeypatch.setattr("tridist.icp.memory.puller.MemoryPuller.__anext__", pull)
+    async with hosting(echo) as hosted:
+        waiting = asyncio.ensure_future(hosted.worker.wait())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()
+        lost.set()
+        with pytest.raises(errors.ConnectionFailedError, match="gone for good"):
+            await asyncio.wait_for(waiting, 5)

@@ -69,8 +69,9 @@ class Recovery:
             if await self._is_there(receipt):
                 return
             await asyncio.sleep(_ROUNDS[0])
-            if _waits(receipt):
+            if _waits(receipt) and receipt.stream is not None:
                 _log.info("%s: posting a request again whose answer was lost", receipt.key.subjects.stream)
+                receipt.stream.restart()
                 receipt.sequence = await self._post_again(receipt)
         except PlaneError as error:
             _log.warning("a request could not be recovered: %s", error)
