@@ -1,6 +1,6 @@
 """Run as a program: how a Triton server's process grows with its requests.
 
-    python triton_memory.py MODELS MODEL small|large WARM_UP COUNT
+    python -m support.triton_memory MODELS MODEL small|large WARM_UP COUNT
 
 A process of its own, because what other tests left in this one's heap would count as growth. Prints one JSON object.
 """
@@ -76,7 +76,7 @@ def main(models: str, model: str, kind: str, warm_up: str, count: str) -> None:
     )
     server.start(wait_until_ready=True, timeout=60)
     run = {"small": small, "large": large}[kind]
-    print(json.dumps(asyncio.run(measure(server.model(model), run, int(warm_up), int(count)))), flush=True)
+    print(json.dumps(asyncio.run(measure(server.model(model), run, int(warm_up), int(count)))), flush=True)  # noqa: T201 (the answer)
     server.stop()
 
 

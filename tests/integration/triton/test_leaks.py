@@ -14,7 +14,7 @@ from support.models import Source, identity, write_model
 from tridist.triton.exchange import live_exchanges
 
 MIB = 1 << 20
-PROGRAM = Path(__file__).parents[2] / "support" / "triton_memory.py"
+TESTS = Path(__file__).parents[2]
 
 BATCHED = identity(dims="[-1]", extra="dynamic_batching { max_queue_delay_microseconds: 100 }")
 MODELS = {
@@ -31,8 +31,8 @@ MODELS = {
 )
 def test_memory_stays_flat(tmp_path, name, kind, warm_up, count):
     write_model(tmp_path, name, MODELS[name])
-    command = [sys.executable, str(PROGRAM), str(tmp_path), name, kind, str(warm_up), str(count)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    command = [sys.executable, "-m", "support.triton_memory", str(tmp_path), name, kind, str(warm_up), str(count)]
+    done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
     assert measured.pop("grown") < 8 * MIB
