@@ -21,6 +21,7 @@ from tridist.triton.exchange import _outputs, live_exchanges
 
 MIB = 1 << 20
 IN_FLIGHT = 64
+LARGE_INPUT = np.ones(16 * MIB // 4, dtype=np.float32)
 
 
 def resident() -> int:
@@ -46,7 +47,7 @@ async def small(model, count: int) -> None:
 
 
 async def large(model, count: int) -> None:
-    x = np.ones(16 * MIB // 4, dtype=np.float32)
+    x = LARGE_INPUT
     for _ in range(count):
         async for response in model.async_infer(inputs={"x": x}):
             assert response.outputs["y"].size == x.nbytes

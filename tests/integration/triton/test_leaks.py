@@ -25,17 +25,18 @@ MODELS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "kind", "warm_up", "count"),
-    # One kibibyte kept of each small request would be 20 MiB. One large output is 16.
-    [("batched", "small", 4_000, 20_000), ("single", "large", 20, 200)],
+    ("name", "kind", "warm_up", "count", "limit"),
+    # One kibibyte kept of each small request would be 20 MiB. One large output is 16; the pool of output buffers may
+    # come to hold one or two more than after the warm-up, and 200 kept ones would be 3 GiB.
+    [("batched", "small", 4_000, 20_000, 8 * MIB), ("single", "large", 20, 200, 40 * MIB)],
 )
-def test_memory_stays_flat(tmp_path, name, kind, warm_up, count):
+def test_memory_stays_flat(tmp_path, name, kind, warm_up, count, limit):
     write_model(tmp_path, name, MODELS[name])
     command = [sys.executable, "-m", "support.triton_memory", str(tmp_path), name, kind, str(warm_up), str(count)]
     done = subprocess.run(command, cwd=TESTS, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout.splitlines()[-1])
-    assert measured.pop("grown") < 8 * MIB
+    assert measured.pop("grown") < limit
     assert measured == {"exchanges": 0, "outputs": 0, "exported": 0}
 
 
