@@ -5,6 +5,7 @@ PYTHON ?= python3
 PYTEST_ARGS ?= -n 2 --dist loadfile
 TESTS ?= tests
 HELLO_ARGS ?=
+BENCH_ARGS ?=
 
 VENV := .venv
 BOOTSTRAP := $(PYTHON) -m scripts.bootstrap
@@ -13,10 +14,10 @@ SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh container/*.sh)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-.PHONY: help hello test lint types venv lock clean
+.PHONY: help hello test lint types bench bench-check venv lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  Variables: PYTHON=$(PYTHON)  TESTS=$(TESTS)  PYTEST_ARGS='$(PYTEST_ARGS)'  HELLO_ARGS=..."
 
 hello: ## run hello world: three workers, NATS, UCX, Triton
@@ -34,6 +35,12 @@ lint: venv ## ruff, import contracts, shellcheck
 
 types: venv ## mypy, strict
 	@$(VENV)/bin/mypy -p tridist -p scripts.bootstrap
+
+bench: venv ## every benchmark against its floor and its target (BENCH_ARGS=--quick: a minute each)
+	@$(VENV)/bin/python benchmarks/suite.py $(BENCH_ARGS)
+
+bench-check: venv ## quick benchmarks against the committed ratios; fails on a clear regression
+	@$(VENV)/bin/python benchmarks/check.py
 
 venv: ## make .venv with the development tools
 	@$(BOOTSTRAP) --extras all,dev

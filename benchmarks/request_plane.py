@@ -2,13 +2,17 @@
 
 The subject is the public path: client → JetStream → worker process with a Python operator → response. The floor
 (`harness.floors.nats_floor`) does publish with ack → open pull → reply → ack, with the same payload, in as many
-processes, on the same server, under uvloop as well. The figures at the top of the JSON are those of file storage, the
-default; ``storages`` has both, and ``asyncio_loop`` those of a client on the standard event loop.
+processes, on the same server, under uvloop as well. Beside requests per second stands the processor time per request of
+client, worker and server together, which hardly depends on what else runs on the machine.
+
+The figures at the top of the JSON are those of file storage, the default; ``storages`` has both, and ``asyncio_loop``
+those of a client on the standard event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import AsyncExitStack
@@ -20,7 +24,8 @@ import numpy as np
 from harness.command import Arguments, main, table, warm_up
 from harness.deployed import STORAGES, Storage, hosted, served
 from harness.floors.nats_floor import nats_floor
-from harness.load import Call, alternate, latencies, throughput
+from harness.load import Call, alternate, latencies, loaded
+from harness.processor_time import ProcessorTime
 from harness.statistics import Latency, Spread, median
 from rich.table import Table
 
@@ -45,27 +50,41 @@ class Plan:
 
 async def measure(arguments: Arguments) -> dict[str, Any]:
     """Everything, on a server of its own."""
-    plan = arguments.pick(Plan(10, 3, 0.5), Plan(30, 5, 2.0))
+    plan = arguments.pick(Plan(10, 4, 0.35), Plan(30, 9, 1.0))
     with EmbeddedNatsServer() as server:
-        storages = {storage: await _storage(server.url, storage, plan) for storage in STORAGES}
+        storages = {storage: await _storage(server, storage, plan) for storage in STORAGES}
         other = Plan(plan.blocks, plan.rounds, plan.seconds, (1, HEADLINE))
         # A loop of another kind needs a thread of its own.
-        standard = await asyncio.to_thread(asyncio.run, _storage(server.url, "file", other, tag="asyncio"))
+        standard = await asyncio.to_thread(asyncio.run, _storage(server, "file", other, tag="asyncio"))
     return {**_headline(storages["file"]), "storages": storages, "asyncio_loop": standard}
 
 
-async def _storage(url: str, storage: Storage, plan: Plan, tag: str = "uvloop") -> dict[str, Any]:
+async def _storage(server: EmbeddedNatsServer, storage: Storage, plan: Plan, tag: str = "uvloop") -> dict[str, Any]:
     payload = np.random.default_rng(0).bytes(SIZE)
     array = np.frombuffer(payload, dtype=np.float32)
     async with AsyncExitStack() as stack:
-        floor = await stack.enter_async_context(nats_floor(url, storage, payload, tag))
-        client = await stack.enter_async_context(served(url, hosted("identity"), storage=storage))
+        floor = await stack.enter_async_context(nats_floor(server.url, storage, payload, tag))
+        client = await stack.enter_async_context(served(server.url, hosted("identity"), storage=storage))
 
         async def ours() -> None:
             await client.post_request("identity", {"x": array})
 
         await _check(client, array, floor, payload)
-        return await _compare(ours, floor.call, plan)
+        common = {"client": os.getpid(), "server": server.pid}
+        worker = (await client.workers())[0].pid
+        subjects = {
+            "ours": Subject(ours, ProcessorTime({**common, "worker": worker})),
+            "floor": Subject(floor.call, ProcessorTime({**common, "worker": floor.worker_pid})),
+        }
+        return await _compare(subjects, plan)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Something to measure: a call, and the processes that take part in it."""
+
+    call: Call
+    processors: ProcessorTime
 
 
 async def _check(client: Any, array: Any, floor: Any, payload: bytes) -> None:
@@ -77,12 +96,13 @@ async def _check(client: Any, array: Any, floor: Any, payload: bytes) -> None:
         raise RuntimeError("the floor's reply is not its payload")
 
 
-async def _compare(ours: Call, floor: Call, plan: Plan) -> dict[str, Any]:
-    subjects = {"ours": ours, "floor": floor}
-    await warm_up(*subjects.values(), times=300)
-    blocks = await alternate({name: partial(latencies, call, BLOCK) for name, call in subjects.items()}, plan.blocks)
+async def _compare(subjects: dict[str, Subject], plan: Plan) -> dict[str, Any]:
+    await warm_up(*(subject.call for subject in subjects.values()), times=300)
+    blocks = await alternate(
+        {n: partial(latencies, subject.call, BLOCK) for n, subject in subjects.items()}, plan.blocks
+    )
     latency = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
-    ratios = [Latency.of(a).p50_us / Latency.of(b).p50_us for a, b in zip(blocks["ours"], blocks["floor"], strict=True)]
+    ratios = [median(ours) / median(floor) for ours, floor in zip(blocks["ours"], blocks["floor"], strict=True)]
     return {
         "p50_us": latency["ours"].p50_us,
         "p99_us": latency["ours"].p99_us,
@@ -94,21 +114,31 @@ async def _compare(ours: Call, floor: Call, plan: Plan) -> dict[str, Any]:
     }
 
 
-async def _throughput(subjects: dict[str, Call], in_flight: int, plan: Plan) -> dict[str, Any]:
-    for call in subjects.values():
-        await throughput(call, in_flight, 0.2)
-    measured = await alternate(
-        {name: partial(throughput, call, in_flight, plan.seconds) for name, call in subjects.items()}, plan.rounds
-    )
-    ratios = [a / b for a, b in zip(measured["ours"], measured["floor"], strict=True)]
-    ours, floor = median(measured["ours"]), median(measured["floor"])
+async def _throughput(subjects: dict[str, Subject], in_flight: int, plan: Plan) -> dict[str, Any]:
+    for subject in subjects.values():
+        await loaded(subject.call, in_flight, 0.2)
+    runs = {
+        name: partial(subject.processors.per_call, partial(loaded, subject.call, in_flight, plan.seconds))
+        for name, subject in subjects.items()
+    }
+    measured = await alternate(runs, plan.rounds)
+    rps = {name: [found.rps for found, _ in rounds] for name, rounds in measured.items()}
+    used = {name: _middle([each for _, each in rounds]) for name, rounds in measured.items()}
+    total = {name: sum(each.values()) for name, each in used.items()}
     return {
         "in_flight": in_flight,
-        "rps": ours,
-        "floor_rps": floor,
-        "ratio": ours / floor,
-        "ratio_rounds": asdict(Spread.of(ratios)),
+        "rps": median(rps["ours"]),
+        "floor_rps": median(rps["floor"]),
+        "ratio": median(rps["ours"]) / median(rps["floor"]),
+        "ratio_rounds": asdict(Spread.of([a / b for a, b in zip(rps["ours"], rps["floor"], strict=True)])),
+        "cpu_us": used["ours"],
+        "floor_cpu_us": used["floor"],
+        "cpu_ratio": total["ours"] / total["floor"],
     }
+
+
+def _middle(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: median([each[name] for each in rounds]) for name in rounds[0]}
 
 
 def _headline(results: dict[str, Any]) -> dict[str, Any]:
@@ -119,13 +149,14 @@ def _headline(results: dict[str, Any]) -> dict[str, Any]:
         f"rps_{HEADLINE}": at["rps"],
         f"floor_rps_{HEADLINE}": at["floor_rps"],
         "throughput_ratio": at["ratio"],
+        "cpu_ratio": at["cpu_ratio"],
     }
 
 
 def show(results: dict[str, Any]) -> Iterator[Table]:
     """One table for latencies, one for throughput."""
     cases = [(f"{storage} storage", found) for storage, found in results["storages"].items()]
-    cases.append(("file storage, client on the standard loop", results["asyncio_loop"]))
+    cases.append(("file, client on the standard loop", results["asyncio_loop"]))
     yield _latencies(cases)
     yield _throughputs(cases)
 
@@ -146,12 +177,19 @@ def _latencies(cases: Iterable[tuple[str, dict[str, Any]]]) -> Table:
 
 
 def _throughputs(cases: Iterable[tuple[str, dict[str, Any]]]) -> Table:
-    shown = table("Requests per second", "", "in flight", "ours", "floor", "ratio", "ratio of rounds")
+    columns = ("", "in flight", "ours", "floor", "ratio", "of rounds", "CPU µs", "floor", "ratio")
+    shown = table("Requests per second, and processor time per request", *columns)
     for name, found in cases:
         for row in found["throughput"]:
             rounds = row["ratio_rounds"]
-            numbers = (f"{row['in_flight']}", f"{row['rps']:.0f}", f"{row['floor_rps']:.0f}", f"{row['ratio']:.2f}")
-            shown.add_row(name, *numbers, f"{rounds['low']:.2f}-{rounds['high']:.2f}")
+            shown.add_row(
+                name,
+                *(f"{row[key]:.0f}" for key in ("in_flight", "rps", "floor_rps")),
+                f"{row['ratio']:.2f}",
+                f"{rounds['low']:.2f}-{rounds['high']:.2f}",
+                *(f"{sum(row[key].values()):.0f}" for key in ("cpu_us", "floor_cpu_us")),
+                f"{row['cpu_ratio']:.2f}",
+            )
     return shown
 
 

@@ -33,9 +33,14 @@ _TIMEOUT = 10.0
 
 
 class NatsFloor:
-    """The client's side."""
+    """The client's side.
 
-    def __init__(self, connection: Client, name: str, payload: bytes) -> None:
+    Attributes:
+        worker_pid: the worker's process.
+    """
+
+    def __init__(self, connection: Client, name: str, payload: bytes, worker_pid: int) -> None:
+        self.worker_pid = worker_pid
         self._connection = connection
         self._jetstream = connection.jetstream()
         self._subject = f"{name}.request"
@@ -69,8 +74,8 @@ async def nats_floor(url: str, storage: str, payload: bytes, tag: str = "") -> A
     connection = await nats.connect(url)
     try:
         await _make_stream(connection, name, storage)
-        async with child(__name__, url, name):
-            floor = NatsFloor(connection, name, payload)
+        async with child(__name__, url, name) as worker:
+            floor = NatsFloor(connection, name, payload, worker.pid)
             await floor.open()
             yield floor
     finally:
