@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 from typing_extensions import override
 
@@ -42,7 +42,13 @@ class LogConfig:
             raise ConfigurationError("style", self.style, "is neither 'text' nor 'json'")
 
 
-class _TridistHandler(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _StreamHandler = logging.StreamHandler[TextIO]
+else:
+    _StreamHandler = logging.StreamHandler  # Python 3.10 has no brackets for it when it runs
+
+
+class _TridistHandler(_StreamHandler):
     """A class of its own, so that a second call finds and replaces the handler of the first."""
 
 
