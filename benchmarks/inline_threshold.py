@@ -41,7 +41,7 @@ class Plan:
 
 async def measure(arguments: Arguments) -> dict[str, Any]:
     """Every size, on one deployment."""
-    plan = arguments.pick(Plan(QUICK_SIZES, 3, 40, 0.4), Plan(SIZES, 7, 60, 1.0))
+    plan = arguments.pick(Plan(QUICK_SIZES, 3, 40, 0.4), Plan(SIZES, 5, 60, 0.6))
     with EmbeddedNatsServer() as server:
         async with served(server.url, hosted("identity_inline"), hosted("identity_by_reference")) as client:
             rows = [await _size(client, size, plan) for size in plan.sizes]

@@ -21,6 +21,7 @@ from harness.command import Arguments, main, table, warm_up
 from harness.deployed import hosted, served
 from harness.statistics import slope
 from rich.table import Table
+from typing_extensions import Self
 
 import tridist
 from tridist.deployment import EmbeddedNatsServer
@@ -84,13 +85,13 @@ async def _references(client: tridist.Client, processes: Processes, plan: Plan) 
 
 async def _in_flight(client: tridist.Client, processes: Processes) -> dict[str, Any]:
     """Memory while more and more requests are held at once, in the first round of all."""
-    numbers, readings, tasks = [0], [processes.read()], []
-    for step in STEPS:
-        tasks += _post(client, step - len(tasks))
-        await _until_running(client, step)
-        numbers.append(step)
-        readings.append(processes.read())
-    errors = await _open_gate(client, tasks)
+    numbers, readings = [0], [processes.read()]
+    async with Held(client) as held:
+        for step in STEPS:
+            await held.fill(step)
+            numbers.append(step)
+            readings.append(processes.read())
+        errors = await held.let_go()
     per = {name: slope(numbers, [reading[name] for reading in readings]) * 1000 for name in ("client", "worker")}
     return {
         "most": MOST,
@@ -103,33 +104,53 @@ async def _in_flight(client: tridist.Client, processes: Processes) -> dict[str, 
 
 async def _round(client: tridist.Client, processes: Processes) -> dict[str, Any]:
     """`MOST` requests at once, until all are answered; memory after that."""
-    tasks = _post(client, MOST)
-    await _until_running(client, MOST)
-    errors = await _open_gate(client, tasks)
-    tasks.clear()
+    async with Held(client) as held:
+        await held.fill(MOST)
+        errors = await held.let_go()
     await asyncio.sleep(0.2)
     return {"errors": errors, **processes.read()}
 
 
-def _post(client: tridist.Client, number: int) -> list[asyncio.Future[Any]]:
-    return [asyncio.ensure_future(client.post_request("Gate", {"x": SMALL}, timeout=None)) for _ in range(number)]
+class Held:
+    """Requests that wait at the gate. What still waits at the end of the block is given up."""
 
+    def __init__(self, client: tridist.Client) -> None:
+        self._client = client
+        self._answers: list[asyncio.Future[Any]] = []
 
-async def _until_running(client: tridist.Client, number: int) -> None:
-    give_up = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up:
-        operators = [operator for worker in await client.workers(timeout=0.1) for operator in worker.operators]
-        if sum(operator.running for operator in operators if operator.name == "Gate") >= number:
-            return
-        await asyncio.sleep(POLL_SECONDS)
-    raise RuntimeError(f"the worker does not take {number} requests: {await client.queues()}")
+    async def fill(self, number: int) -> None:
+        """Post until ``number`` requests are held, and wait until the worker has all of them.
 
+        Raises:
+            RuntimeError: it does not take them.
+        """
+        for _ in range(number - len(self._answers)):
+            self._answers.append(asyncio.ensure_future(self._client.post_request("Gate", {"x": SMALL}, timeout=None)))
+        give_up = time.monotonic() + PATIENCE
+        while await self._running() < number:
+            if time.monotonic() > give_up:
+                raise RuntimeError(f"the worker does not take {number} requests: {await self._client.queues()}")
+            await asyncio.sleep(POLL_SECONDS)
 
-async def _open_gate(client: tridist.Client, tasks: list[asyncio.Future[Any]]) -> int:
-    """Let all be answered; returns how many were not, or not with their input."""
-    await client.post_request("Gate", {"x": SMALL}, parameters={"open": True})
-    answers = await asyncio.gather(*tasks, return_exceptions=True)
-    return sum(isinstance(answer, BaseException) or not np.array_equal(answer["y"], SMALL) for answer in answers)
+    async def let_go(self) -> int:
+        """Let all be answered; returns how many were not, or not with their input."""
+        await self._client.post_request("Gate", {"x": SMALL}, parameters={"open": True})
+        answers = await asyncio.gather(*self._answers, return_exceptions=True)
+        self._answers.clear()
+        return sum(isinstance(answer, BaseException) or not np.array_equal(answer["y"], SMALL) for answer in answers)
+
+    async def _running(self) -> int:
+        workers = await self._client.workers(timeout=0.1)
+        operators = [operator for worker in workers for operator in worker.operators]
+        return sum(operator.running for operator in operators if operator.name == "Gate")
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for answer in self._answers:
+            answer.cancel()
+        await asyncio.gather(*self._answers, return_exceptions=True)
 
 
 def _growth(rounds: list[dict[str, Any]]) -> dict[str, float]:

@@ -42,7 +42,7 @@ class Plan:
 
 async def measure(arguments: Arguments) -> dict[str, Any]:
     """Every size, on one deployment."""
-    plan = arguments.pick(Plan(3, 20, 0.7, QUICK_IN_FLIGHT), Plan(7, 40, 2.0, IN_FLIGHT))
+    plan = arguments.pick(Plan(3, 20, 0.7, QUICK_IN_FLIGHT), Plan(5, 40, 1.5, IN_FLIGHT))
     config = load_deployment_file(HELLO_WORLD)
     # A namespace of its own: this may run beside a hello world on the same server.
     config = replace(config, planes=replace(config.planes, namespace="bench-pipeline"))

@@ -20,6 +20,7 @@ from typing import Any
 _BENCHMARKS = Path(__file__).parents[1]
 _ANSWER_SECONDS = 60.0
 _END_SECONDS = 10.0
+_LINE = 1 << 20
 
 Handler = Callable[[dict[str, Any]], Awaitable[Any]]
 
@@ -89,6 +90,7 @@ async def child(module: str, *arguments: str, environment: Mapping[str, str] | N
         *(sys.executable, "-m", module, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
+        limit=_LINE,
         env={**os.environ, **(environment or {}), "PYTHONPATH": path},
     )
     made = Child(process)
