@@ -15,11 +15,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.command import table
+from harness.command import present, table
 from harness.machine import Machine
 from harness.metrics import METRICS, Baseline, Metric, regressed
 from harness.runner import run
-from rich.console import Console
 from rich.table import Table
 
 BASELINE = Path(__file__).parent / "baseline.json"
@@ -69,7 +68,7 @@ def check() -> int:
     for benchmark in dict.fromkeys(metric.benchmark for metric in worse(values, baseline)):
         for _ in range(FURTHER_RUNS):
             measure(benchmark, values)
-    Console().print(shown(values, baseline))
+    present(shown(values, baseline))
     return 1 if worse(values, baseline) else 0
 
 

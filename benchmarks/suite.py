@@ -10,10 +10,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from harness.command import table
+from harness.command import present, table
 from harness.metrics import METRICS
 from harness.runner import NAMES, BenchmarkError, run
-from rich.console import Console
 from rich.table import Table
 
 
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> int:
             results.setdefault(name, []).append(run(name, quick=parsed.quick))
         except BenchmarkError as error:  # noqa: PERF203 (the others are still worth running)
             broken.append(str(error))
-    Console().print(targets(results))
+    present(targets(results))
     if parsed.output is not None:
         parsed.output.write_text(json.dumps(results))
     for line in broken:

@@ -67,15 +67,19 @@ def main(
     started = time.perf_counter()
     results = uvloop.run(measure(arguments))
     seconds = time.perf_counter() - started
-    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
-    for part in show(results):
-        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
-    console.print(f" {machine.line()}; took {seconds:.0f} s", highlight=False, soft_wrap=True)
+    present(*show(results), f" {machine.line()}; took {seconds:.0f} s")
     if arguments.json:
         about = {"benchmark": Path(file).stem, "quick": arguments.quick, "seconds": seconds, "machine": asdict(machine)}
         # Not through rich, which would break the line.
         sys.stdout.write(json.dumps({**results, **about}) + "\n")
     return 0
+
+
+def present(*parts: Table | str) -> None:
+    """Print tables and lines, as wide as the terminal or, into a file, wide enough for every table."""
+    console = Console(width=None if sys.stdout.isatty() else _WIDTH)
+    for part in parts:
+        console.print(part, highlight=False, soft_wrap=isinstance(part, str))
 
 
 def table(title: str, *columns: str) -> Table:

@@ -1,0 +1,27 @@
+import pytest
+from harness.statistics import Latency, Spread, jain, slope
+
+
+def test_latencies_are_in_microseconds():
+    latency = Latency.of([index / 1e6 for index in range(1, 102)])
+    assert (latency.p50_us, latency.p99_us, latency.count) == (pytest.approx(51), pytest.approx(100), 101)
+
+
+@pytest.mark.parametrize("summary", [Latency, Spread])
+def test_nothing_has_no_summary(summary):
+    with pytest.raises(ValueError, match="no "):
+        summary.of([])
+
+
+def test_one_outlier_does_not_move_the_median_but_the_spread():
+    assert Spread.of([1.0, 1.1, 0.9, 1.0, 7.0]) == Spread(1.0, 0.9, 7.0)
+
+
+def test_fairness_is_one_for_equal_shares_and_one_nth_for_a_hoarder():
+    assert jain([5, 5, 5, 5]) == pytest.approx(1)
+    assert jain([20, 0, 0, 0]) == pytest.approx(0.25)
+    assert jain([0, 0]) == 0
+
+
+def test_slope_is_growth_per_unit():
+    assert slope([0, 1000, 2000], [50, 2050, 4050]) == pytest.approx(2)
