@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import ml_dtypes
 import numpy as np
@@ -162,6 +163,29 @@ async def test_leases_end(open_plane, consumer):
         await soon(consumer.get(short))
     for reference in (long, extended):
         same((await soon(consumer.get(reference))).numpy(), np.arange(4))
+
+
+@pytest.mark.parametrize("lease", [0, -1.0, math.nan, -math.inf, "soon"])
+@pytest.mark.parametrize("inline", [True, False])
+async def test_a_lease_that_is_no_time_is_refused_and_nothing_else(producer, consumer, lease, inline):
+    reference = producer.put(np.arange(4), inline=inline)
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        producer.put(np.arange(4), inline=inline, lease=lease)
+    assert raised.value.field == "lease"
+    for plane in (producer, consumer):
+        with pytest.raises(errors.InvalidArgumentError) as raised:
+            await soon(plane.create_reference(reference, lease=lease))
+        assert raised.value.field == "lease"
+    same((await soon(consumer.get(reference))).numpy(), np.arange(4))
+
+
+@pytest.mark.parametrize("lease", [math.inf, 1e300, 10**9])
+async def test_a_lease_may_be_endless(producer, consumer, lease):
+    first = producer.put(np.arange(4), inline=False, lease=lease)
+    for plane in (producer, consumer):
+        another = await soon(plane.create_reference(first, lease=lease))
+        same((await soon(consumer.get(another))).numpy(), np.arange(4))
+    same((await soon(consumer.get(first))).numpy(), np.arange(4))
 
 
 async def test_an_unknown_id_gets_an_error_at_once(producer, consumer):

@@ -10,6 +10,7 @@ on as its own, makes another with `create_reference`.
 from __future__ import annotations
 
 import asyncio
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -62,9 +63,10 @@ class DataPlane(ABC):
         Args:
             tensor: anything that `Tensor.of` takes.
             inline: True puts the bytes into the reference, False never does; by default the size decides.
-            lease: seconds after which the reference is dropped; by default the plane's.
+            lease: seconds after which the reference is dropped; by default the plane's. ``math.inf`` never drops it.
 
         Raises:
+            InvalidArgumentError: ``lease`` is no positive number.
             InvalidTensorError: it is no tensor that the protocol can carry.
             PlaneClosedError: the plane is closed.
         """
@@ -84,7 +86,13 @@ class DataPlane(ABC):
     async def create_reference(self, reference: TensorReference, *, lease: float | None = None) -> TensorReference:
         """Another reference to the same tensor, with an id and a lease of its own; an inlined one is its own copy.
 
+        Args:
+            reference: the tensor's.
+            lease: seconds that the new reference lives; by default the plane's. A producer elsewhere grants a year at
+                most, ``math.inf`` included, since it cannot know whether the one who asked still exists.
+
         Raises:
+            InvalidArgumentError: ``lease`` is no positive number.
             TensorNotFoundError: the producer does not hold it (any more).
             TransferError: the producer is gone, or broke off.
             PlaneClosedError: the plane is or was closed.
@@ -104,6 +112,23 @@ class DataPlane(ABC):
     @abstractmethod
     def statistics(self) -> DataPlaneStatistics:
         """Counters since the plane was opened."""
+
+
+def check_lease(lease: float | None, default: float) -> float:
+    """The seconds that a new reference shall live: ``lease``, or ``default`` when there is none.
+
+    Raises:
+        InvalidArgumentError: it is not a positive number; infinity is one.
+    """
+    if lease is None:
+        return default
+    try:
+        seconds = float(lease)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not seconds > 0:  # not `<= 0`, which NaN would pass
+        raise InvalidArgumentError("lease", lease, "is not a positive number of seconds")
+    return seconds
 
 
 def inlined(tensor: Tensor) -> TensorReference:

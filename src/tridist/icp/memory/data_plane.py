@@ -15,6 +15,7 @@ from tridist.icp.data_plane import (
     DEFAULT_LEASE,
     DataPlane,
     check_fetched,
+    check_lease,
     from_inlined,
     inlined,
 )
@@ -36,12 +37,15 @@ class MemoryDataPlane(DataPlane):
     Args:
         inline_threshold: as in `DataPlane`.
         lease: seconds that a reference lives when `put` names no lease.
+
+    Raises:
+        InvalidArgumentError: ``lease`` is no positive number.
     """
 
     def __init__(self, *, inline_threshold: int = DEFAULT_INLINE_THRESHOLD, lease: float = DEFAULT_LEASE) -> None:
         self._name = uuid.uuid4().hex
         self._threshold = inline_threshold
-        self._lease = lease
+        self._lease = check_lease(lease, DEFAULT_LEASE)
         self._store = TensorStore()
         self._open = False
         self._inlined = self._referenced = self._fetched = self._sent = self._received = 0
@@ -69,13 +73,14 @@ class MemoryDataPlane(DataPlane):
     @override
     def put(self, tensor: Any, *, inline: bool | None = None, lease: float | None = None) -> TensorReference:
         self._check_open()
+        seconds = check_lease(lease, self._lease)
         held = Tensor.of(tensor)
         if inline or (inline is None and held.nbytes <= self._threshold):
             self._inlined += 1
             return inlined(held)
         self._referenced += 1
         self._store.expire()
-        tensor_id = self._store.add(held, self._lease if lease is None else lease)
+        tensor_id = self._store.add(held, seconds)
         uri = str(TensorUri(SCHEME, self._name, None, tensor_id))
         return TensorReference(held.data_type, held.shape, held.nbytes, uri=uri)
 
@@ -100,10 +105,11 @@ class MemoryDataPlane(DataPlane):
     @override
     async def create_reference(self, reference: TensorReference, *, lease: float | None = None) -> TensorReference:
         self._check_open()
+        seconds = check_lease(lease, self._lease)
         if reference.inlined:
             return reference
         owner, tensor_id = self._owner(reference)
-        new_id = owner._store.duplicate(tensor_id, self._lease if lease is None else lease)  # noqa: SLF001
+        new_id = owner._store.duplicate(tensor_id, seconds)  # noqa: SLF001
         if new_id is None:
             raise TensorNotFoundError(str(reference.uri))
         uri = str(TensorUri(SCHEME, owner._name, None, new_id))  # noqa: SLF001

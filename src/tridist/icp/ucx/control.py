@@ -35,6 +35,9 @@ from tridist.icp.codec import decode_map, encode_map
 PROTOCOL_VERSION = 1
 MAX_HELLO = 16 * 1024
 MAX_ADDRESS = 8 * 1024
+MAX_LEASE = 365 * 86400.0
+"""Seconds that a producer grants a peer at most: infinity would keep the memory of a producer whose peers are long
+gone."""
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -92,7 +95,7 @@ class Request:
         tensor_id: 32 hexadecimal digits.
         tag: UCX tag for the bytes (GET).
         size: bytes that the requester expects (GET).
-        lease: seconds (DUPLICATE).
+        lease: seconds (DUPLICATE), from 0 to `MAX_LEASE`; what is outside becomes the nearer end on its way.
     """
 
     operation: Operation
@@ -127,7 +130,8 @@ def encode(frame: Frame) -> bytes:
     """The bytes of a frame, header included."""
     if isinstance(frame, Request):
         tensor_id = bytes.fromhex(frame.tensor_id)
-        body = _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, frame.lease, tensor_id)
+        lease = _within_limits(frame.lease)
+        body = _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, lease, tensor_id)
         return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.REQUEST, len(body)) + body
     if isinstance(frame, Reply):
         body = _REPLY.pack(frame.status, frame.transfer, frame.size, bytes.fromhex(frame.tensor_id))
@@ -197,9 +201,13 @@ def _digest(address: bytes) -> bytes:
 
 def _decode_request(body: bytes) -> Request:
     operation, transfer, tag, size, lease, tensor_id = _REQUEST.unpack(body)
-    if not math.isfinite(lease) or lease < 0:
-        raise InvalidMessageError("lease", f"is {lease}, not a finite number of seconds")
-    return Request(_member(Operation, operation, "operation"), transfer, tensor_id.hex(), tag, size, lease)
+    # A lease that is no time is one request's fault; refusing the frame would end everybody's transfers on the link.
+    checked = _within_limits(lease)
+    return Request(_member(Operation, operation, "operation"), transfer, tensor_id.hex(), tag, size, checked)
+
+
+def _within_limits(lease: float) -> float:
+    return 0.0 if math.isnan(lease) else min(max(lease, 0.0), MAX_LEASE)
 
 
 def _decode_reply(body: bytes) -> Reply:

@@ -10,7 +10,7 @@ import numpy as np
 from typing_extensions import override
 
 from tridist.errors import InvalidArgumentError, PlaneClosedError, TensorNotFoundError, TransferError
-from tridist.icp.data_plane import DataPlane, check_fetched, from_inlined, inlined
+from tridist.icp.data_plane import DataPlane, check_fetched, check_lease, from_inlined, inlined
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
@@ -68,12 +68,13 @@ class UcpDataPlane(DataPlane):
     @override
     def put(self, tensor: Any, *, inline: bool | None = None, lease: float | None = None) -> TensorReference:
         session = self._opened()
+        seconds = check_lease(lease, self._config.lease)
         held = Tensor.of(tensor)
         if inline or (inline is None and held.nbytes <= self._config.inline_threshold):
             session.counters.inlined += 1
             return inlined(held)
         session.counters.referenced += 1
-        tensor_id = session.store.add(held, self._lease(lease))
+        tensor_id = session.store.add(held, seconds)
         uri = str(TensorUri(SCHEME, session.host, session.port, tensor_id))
         return TensorReference(held.data_type, held.shape, held.nbytes, uri=uri)
 
@@ -97,15 +98,16 @@ class UcpDataPlane(DataPlane):
     @override
     async def create_reference(self, reference: TensorReference, *, lease: float | None = None) -> TensorReference:
         session = self._opened()
+        seconds = check_lease(lease, self._config.lease)
         if reference.inlined:
             return reference
         uri = _parse(reference)
         if session.owns(uri):
-            new_id = session.store.duplicate(uri.id, self._lease(lease))
+            new_id = session.store.duplicate(uri.id, seconds)
             if new_id is None:
                 raise TensorNotFoundError(str(uri))
         else:
-            new_id = await session.calls.run(session.duplicate(uri, self._lease(lease)))
+            new_id = await session.calls.run(session.duplicate(uri, seconds))
         new_uri = str(TensorUri(SCHEME, uri.host, uri.port, new_id))
         return TensorReference(reference.data_type, reference.shape, reference.size, uri=new_uri)
 
@@ -128,9 +130,6 @@ class UcpDataPlane(DataPlane):
         if self._session is None:
             raise PlaneClosedError("data plane")
         return self._session
-
-    def _lease(self, lease: float | None) -> float:
-        return self._config.lease if lease is None else lease
 
     async def _shut(self, grace: float) -> None:
         session, self._session = self._session, None

@@ -10,6 +10,7 @@ from tridist.errors import InvalidMessageError, UnsupportedProtocolError
 from tridist.icp.ucx.control import (
     MAX_ADDRESS,
     MAX_HELLO,
+    MAX_LEASE,
     FrameReader,
     Hello,
     Operation,
@@ -29,7 +30,7 @@ REQUESTS = st.builds(
     IDS,
     U64,
     U64,
-    st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    st.floats(min_value=0, max_value=MAX_LEASE),
 )
 REPLIES = st.builds(Reply, st.sampled_from(Status), U64, U64, IDS)
 FRAMES = st.one_of(HELLOS, REQUESTS, REPLIES)
@@ -104,12 +105,18 @@ def test_another_protocol_version_is_told_apart():
     assert (raised.value.received, raised.value.supported) == (2, 1)
 
 
-@pytest.mark.parametrize("lease", [float("nan"), float("inf"), -1.0])
-def test_a_lease_that_is_no_time_is_refused(lease):
-    stream = encode(Request(Operation.DUPLICATE, 1, "0" * 32, lease=lease))
-    with pytest.raises(InvalidMessageError) as raised:
-        FrameReader().feed(stream)
-    assert raised.value.field == "lease"
+@pytest.mark.parametrize(
+    ("lease", "granted"),
+    [(float("nan"), 0.0), (float("inf"), MAX_LEASE), (-1.0, 0.0), (float("-inf"), 0.0), (1e300, MAX_LEASE), (7.5, 7.5)],
+)
+def test_a_lease_out_of_range_costs_nobody_the_link(lease, granted):
+    sent = encode(Request(Operation.DUPLICATE, 1, "0" * 32))
+    # As a peer that does not keep to the limits would write it: operation, transfer, tag and size come first.
+    foreign = sent[:33] + struct.pack("<d", lease) + sent[41:]
+    (read,) = FrameReader().feed(foreign)
+    assert read.lease == granted
+    (written,) = FrameReader().feed(encode(Request(Operation.DUPLICATE, 1, "0" * 32, lease=lease)))
+    assert written.lease == granted
 
 
 @pytest.mark.parametrize("operation", [0, 4, 255])
