@@ -210,6 +210,22 @@ async def test_a_promise_of_bytes_that_never_come(open_plane):
     server.close()
 
 
+async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer):
+    """Each is fast, all together take several times as long as one may."""
+    plane = await open_plane(receive_pool=64 << 20)
+    peer = await start_peer(request_timeout=0.1, minimum_rate=200e6)
+    size, count = 32 << 20, 120
+    reference = await peer.put(size)
+    expected = content(size, 0)
+    start = time.perf_counter()
+
+    async def fetch():
+        assert np.array_equal((await plane.get(reference)).numpy(), expected)
+
+    await asyncio.wait_for(asyncio.gather(*(fetch() for _ in range(count))), 60)
+    assert time.perf_counter() - start > 0.1 + size / 200e6
+
+
 async def test_a_reference_to_more_than_allowed_allocates_nothing(open_plane, peer):
     plane = await open_plane(max_tensor_size=1000)
     await fails_soon(plane.get(await peer.put(1001)))

@@ -31,7 +31,8 @@ class UcpDataPlaneConfig:
         connect_timeout: seconds for a connection to a peer, greeting included.
         request_timeout: seconds for a peer's answer to a request.
         minimum_rate: bytes per second below which a transfer counts as stuck: one of ``size`` bytes may take
-            ``request_timeout + size / minimum_rate`` seconds.
+            ``request_timeout + size / minimum_rate`` seconds. For a producer, ``size`` includes what the same consumer
+            asked for before and has not taken yet.
         close_grace: seconds that `close` lets running transfers finish.
         max_tensor_size: bytes; a reference to more is refused before anything is allocated for it.
         max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors.

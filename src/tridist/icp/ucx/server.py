@@ -41,6 +41,7 @@ class ServerLink(Link):
         super().__init__(server.context, server.config)
         self._server = server
         self._sends: set[asyncio.Future[None]] = set()
+        self._queued = 0
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
 
     @property
@@ -103,12 +104,18 @@ class ServerLink(Link):
         if sending.done():
             self._sent(tensor.nbytes, sending)
             return
-        seconds = self._config.transfer_timeout(tensor.nbytes)
+        # The consumer takes large tensors one by one: what it asked for before comes first, and takes its time as well.
+        self._queued += tensor.nbytes
+        seconds = self._config.transfer_timeout(self._queued)
         timer = self._loop.call_later(seconds, self.abort, f"the peer did not take its bytes within {seconds:g} s")
         self._sends.add(sending)
         sending.add_done_callback(lambda _: timer.cancel())
         sending.add_done_callback(self._sends.discard)
+        sending.add_done_callback(partial(self._dequeued, tensor.nbytes))
         sending.add_done_callback(partial(self._sent, tensor.nbytes))
+
+    def _dequeued(self, size: int, _: asyncio.Future[None]) -> None:
+        self._queued -= size
 
     def _sent(self, size: int, sending: asyncio.Future[None]) -> None:
         error = sending.exception()
