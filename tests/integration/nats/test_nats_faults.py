@@ -13,7 +13,7 @@ import nats
 import pytest
 
 from support.nats import answer, nats_request_planes, one_of, serving
-from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneClosedError
+from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneClosedError, PlaneError
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
 from tridist.icp.subjects import OperatorSubjects
@@ -272,6 +272,56 @@ async def test_an_aborted_worker_gives_nothing_back_and_its_request_still_comes_
         await held.ack()
     async with serving(other, "echo"):
         assert (await one_of(stream)).attempt == 2
+
+
+async def test_closing_a_plane_costs_each_of_its_requests_one_attempt(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo", slots=4)
+    streams = [await client.post_request(a_request()) for _ in range(6)]
+    await next_of(puller)
+    await asyncio.sleep(0.3)
+    await one.close()
+    async with serving(other, "echo"):
+        attempts = [(await one_of(stream)).attempt for stream in streams]
+    assert sorted(attempts) == [1, 1, 2, 2, 2, 2]
+
+
+async def test_closing_a_failed_puller_costs_each_of_its_requests_one_attempt(client, open_plane, js):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo", slots=4)
+    puller.fail(PlaneError("it broke"))
+    streams = [await client.post_request(a_request()) for _ in range(4)]
+    await asyncio.sleep(0.5)
+    with pytest.raises(PlaneError, match="it broke"):
+        await puller.__anext__()
+    await puller.close()
+    assert (await js.consumer_info(stream_name(client), "shared")).num_waiting == 0
+    async with serving(other, "echo"):
+        assert {(await one_of(stream)).attempt for stream in streams} == {2}
+
+
+async def test_closing_a_puller_while_it_stops_waits_for_its_feeds(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo", slots=4)
+    streams = [await client.post_request(a_request()) for _ in range(4)]
+    await next_of(puller)
+    await asyncio.gather(puller.stop(), puller.close(), one.close())
+    async with serving(other, "echo"):
+        assert max([(await one_of(stream)).attempt for stream in streams]) == 2
+
+
+async def test_a_feed_that_breaks_ends_its_puller(worker, monkeypatch):
+    puller = await worker.pull_requests("echo")
+    waiting = asyncio.ensure_future(puller.__anext__())
+
+    async def broken():
+        raise RuntimeError("a bug of ours")
+
+    monkeypatch.setattr(puller._shared, "_serve", broken)
+    puller._shared.renew()
+    with pytest.raises(PlaneError, match="a bug of ours"):
+        await asyncio.wait_for(waiting, SOON)
+    await asyncio.wait_for(puller.close(), SOON)
 
 
 async def test_a_stopped_puller_gives_back_what_it_had_not_handed_out(client, open_plane):

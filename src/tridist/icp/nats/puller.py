@@ -13,7 +13,7 @@ from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, 
 from tridist.icp.codec import encode_response
 from tridist.icp.messages import ErrorInfo, InferenceResponse
 from tridist.icp.nats.connection import Message
-from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery, nak
+from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.intake import Refusal, judge
@@ -61,7 +61,9 @@ class NatsPuller(RequestPuller):
         self._changed = asyncio.Event()
         self._stopped = False
         self._failure: PlaneError | None = None
-        self._tasks, self._running = OwnedTasks(), OwnedTasks()
+        self._withdrawn = False
+        self._withdrawing = asyncio.Lock()
+        self._tasks, self._pulling, self._running = OwnedTasks(), OwnedTasks(), OwnedTasks()
         self._direct = Feed(streams, ConsumerKey(subjects, component_id), slots,
             lambda: slots - self._held_direct, lambda message, ack: self._take(message, ack, direct=True),
         )  # fmt: skip
@@ -83,8 +85,8 @@ class NatsPuller(RequestPuller):
             await self.close()
             raise
         for feed in feeds:
-            self._running.spawn(feed.run())
-        self._running.spawn(self._stay_alive())
+            self._pulling.spawn(self._guard(feed.run()))
+        self._running.spawn(self._guard(self._stay_alive()))
 
     async def __anext__(self) -> NatsDelivery:
         while True:
@@ -100,14 +102,9 @@ class NatsPuller(RequestPuller):
 
     @override
     async def stop(self) -> None:
-        if self._stopped:
-            return
         self._stopped = True
         self._changed.set()
-        await asyncio.gather(self._direct.close(), self._shared.close())
-        await self._give_back([*self._queues[0], *self._queues[1]])
-        for queue in self._queues:
-            queue.clear()
+        await self._withdraw()
 
     @override
     async def close(self) -> None:
@@ -130,6 +127,31 @@ class NatsPuller(RequestPuller):
         self._stopped = True
         self._changed.set()
 
+    async def _withdraw(self) -> None:
+        """Close the feeds, then give back what they brought and nobody got.
+
+        In this order, also after a failure: what is given back while a pull of ours is open comes straight back to us,
+        and has used up an attempt.
+        """
+        async with self._withdrawing:  # whoever closes while another stops waits for the feeds, too
+            if self._withdrawn:
+                return
+            await self._pulling.end()
+            await asyncio.gather(self._direct.close(), self._shared.close())
+            queued = [*self._queues[0], *self._queues[1]]
+            for queue in self._queues:
+                queue.clear()
+            await self._give_back(queued)
+            self._withdrawn = True
+
+    async def _guard(self, work: Awaitable[None]) -> None:
+        """Let the puller fail with what it cannot do without: its owner ends and is restarted, instead of idling."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 (whatever it is)
+            _log.exception("pulling from %s failed", self._subjects.stream)
+            self.fail(PlaneError(f"pulling from {self._subjects.stream} failed: {type(error).__name__}: {error}"))
+
     async def _give_back(self, deliveries: list[NatsDelivery]) -> None:
         for delivery in deliveries:
             if self._connection.connected:  # else the server does the same by itself, after the ack wait
@@ -138,6 +160,7 @@ class NatsPuller(RequestPuller):
                 self._free(delivery)
 
     async def _end_tasks(self) -> None:
+        await self._pulling.end()
         await self._running.end()
         await self._tasks.end()
         self._closed(self)
@@ -153,9 +176,6 @@ class NatsPuller(RequestPuller):
         return None
 
     def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
-        if self._stopped:
-            self._tasks.spawn(self._connection.publish(message.reply, nak(0)))
-            return
         verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
             self._tasks.spawn(self._refuse(verdict, message.reply, ack.deliveries))
