@@ -228,16 +228,6 @@ class DeadlineExceededError(TridistError):
         )
 
 
-class RequestCancelledError(TridistError):
-    """The request was cancelled before it finished."""
-
-    code = "CANCELLED"
-    request_id: str
-
-    def __init__(self, request_id: str, reason: str = "cancelled") -> None:
-        super().__init__(f"request {request_id}: {reason}", request_id=request_id)
-
-
 class AttemptsExhaustedError(TridistError):
     """Every allowed attempt at the request ended without an answer (its workers died or stalled).
 

@@ -25,7 +25,6 @@ EXAMPLES = [
     errors.UnsupportedProtocolError(2, 1),
     errors.MessageTooLargeError(2_000_000, 1_048_576),
     errors.DeadlineExceededError("r1", "encoder", "queued"),
-    errors.RequestCancelledError("r1"),
     errors.AttemptsExhaustedError("r1", 3),
     errors.OperatorError("encoder", ValueError("too wide")),
     errors.OperatorLoadError("encoder", "no such file"),

@@ -71,12 +71,15 @@ class Call:
         self._stream: ResponseStream | None = None
         self._answered = False
 
+    def __repr__(self) -> str:
+        return f"the request {self._request.id} to {self._request.operator!r}"
+
     async def start(self) -> None:
         """Put the inputs and post the request; raises what these raise."""
         remaining = self._request.remaining()
         lease = math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
         self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
-        request = self._request.with_inputs(self._outgoing.put_all(self._inputs, "inputs"))
+        request = self._request.with_inputs(await self._outgoing.put_all(self._inputs, "inputs"))
         self._stream = await self._requests.post_request(request, component_id=self._component_id)
 
     async def next(self) -> Response | None:

@@ -78,8 +78,8 @@ class Caller:
 
         Args:
             operator: its name.
-            inputs: tensors by name: anything that `Tensor.of` takes, a `RemoteTensor` to pass on, or one of these in
-                `by_reference` or `inline`. Do not write to the arrays before the answer is there.
+            inputs: tensors by name: anything that `Tensor.of` takes, a `RemoteTensor` to pass on, or a tensor
+                in `by_reference` or `inline`. Do not write to the arrays before the answer is there.
             options: the fields of `CallOptions`: ``version`` (1), ``requested_outputs`` (all), ``parameters``,
                 ``priority`` (0, higher is more urgent), ``timeout`` (seconds, None for no limit), ``component_id`` (one
                 worker instead of any), ``request_id`` (made up), ``trace_context``, ``resolve`` (True; False gives
@@ -89,16 +89,20 @@ class Caller:
         Returns:
             Await it for the one answer, or iterate over it; see `PendingResponse` for what that raises.
         """
-        options.setdefault("timeout", self._timeout)
+        around = SURROUNDINGS.get(_NOWHERE)
+        if "timeout" not in options:
+            # What an operator asks of others may take as long as its own request, not as long as a client's would.
+            options["timeout"] = self._timeout if around.deadline is None else None
+        if isinstance(options.get("requested_outputs"), str):
+            raise InvalidArgumentError("requested_outputs", options["requested_outputs"], "is one text, not several")
         try:
             chosen = CallOptions(**options)
         except TypeError as error:
             known = ", ".join(CallOptions.__dataclass_fields__)
             raise InvalidArgumentError("options", sorted(options), f"are not all among {known}") from error
-        return PendingResponse(self._call(operator, inputs or {}, chosen))
+        return PendingResponse(self._call(operator, inputs or {}, chosen, around))
 
-    def _call(self, operator: str, inputs: Mapping[str, Any], options: CallOptions) -> Call:
-        around = SURROUNDINGS.get(_NOWHERE)
+    def _call(self, operator: str, inputs: Mapping[str, Any], options: CallOptions, around: Surroundings) -> Call:
         return Call(
             self._requests,
             self._tensors,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from tridist.client.placement import Placement
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
@@ -14,6 +17,9 @@ from tridist.icp.tensor import Tensor
 
 _INLINE_SHARE = 2
 """Tensors inlined by size alone fill at most half of a message; the rest is for names and what is forced inline."""
+_MANY_ITEMS = 10_000
+_MANY_BYTES = 4 << 20
+"""Above these a conversion takes some milliseconds, and moves to a thread."""
 
 
 class Outgoing:
@@ -31,21 +37,24 @@ class Outgoing:
         self._lease = lease
         self.made = ReferenceScope()
 
-    def put_all(self, tensors: Mapping[str, Any], field: str) -> dict[str, TensorReference]:
+    async def put_all(self, tensors: Mapping[str, Any], field: str) -> dict[str, TensorReference]:
         """References for all of ``tensors``; remote ones are passed on as they are.
 
         Raises:
             InvalidArgumentError: a name is not a string.
             InvalidTensorError: a value is no tensor; ``field`` names it.
         """
-        return {_checked(name, field): self._put(value, f"{field}.{name}") for name, value in tensors.items()}
+        return {_checked(name, field): await self._put(value, f"{field}.{name}") for name, value in tensors.items()}
 
-    def _put(self, value: Any, field: str) -> TensorReference:
-        if isinstance(value, RemoteTensor):
-            return value.reference
+    async def _put(self, value: Any, field: str) -> TensorReference:
         forced = value.inlined if isinstance(value, Placement) else None
+        value = value.tensor if isinstance(value, Placement) else value
+        if isinstance(value, RemoteTensor):
+            if forced:
+                raise InvalidTensorError(field, value, "is a remote tensor: fetch it first, to send its bytes")
+            return value.reference
         try:
-            tensor = Tensor.of(value.tensor if isinstance(value, Placement) else value)
+            tensor = await asyncio.to_thread(Tensor.of, value) if _takes_long(value) else Tensor.of(value)
         except InvalidTensorError as error:
             raise InvalidTensorError(field, error.value, error.reason) from error
         reference = self._plane.put(tensor, inline=self._choose(tensor, forced), lease=self._lease)
@@ -65,3 +74,12 @@ def _checked(name: object, field: str) -> str:
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(field, name, "has a name that is not a non-empty string")
     return name
+
+
+def _takes_long(value: Any) -> bool:
+    """Whether a tensor has to be copied or written out, and is large enough to hold up the event loop."""
+    if not isinstance(value, np.ndarray):
+        return isinstance(value, (list, tuple)) and len(value) > _MANY_ITEMS
+    if value.dtype.kind in "OSU":
+        return value.size > _MANY_ITEMS
+    return value.nbytes > _MANY_BYTES and not value.flags.c_contiguous

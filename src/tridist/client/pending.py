@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import AsyncGenerator, AsyncIterator, Generator
 
 from tridist.client.call import Call
@@ -30,6 +31,10 @@ class PendingResponse:
     def __aiter__(self) -> AsyncIterator[Response]:
         self._iteration = self._all(self._take())
         return self._iteration
+
+    def __del__(self) -> None:
+        if self._call is not None:
+            warnings.warn(f"{self._call} was never awaited or iterated over", RuntimeWarning, stacklevel=2)
 
     async def aclose(self) -> None:
         """Leave the request; its later responses are dropped."""

@@ -6,15 +6,18 @@ memory://<name>                  both in-memory planes; components of one proces
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from tridist.errors import ConfigurationError
+from tridist.errors import ConfigurationError, TridistError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
+from tridist.icp.messages import InferenceResponse, TensorReference
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
 from tridist.icp.request_plane import RequestPlane
 from tridist.icp.subjects import check_name
@@ -85,6 +88,8 @@ class Planes:
         self.requests: RequestPlane
         self.tensors: DataPlane
         self.requests, self.tensors = _SCHEMES[config.scheme](config)
+        self.requests.on_dropped = self._release_outputs
+        self._releases: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
         """Open both, or neither; raises what either raises."""
@@ -98,9 +103,22 @@ class Planes:
     async def close(self) -> None:
         """Close the data plane, then the request plane: acks of requests are the last thing to be flushed."""
         try:
+            await asyncio.gather(*self._releases)
             await self.tensors.close()
         finally:
             await self.requests.close()
+
+    def _release_outputs(self, response: InferenceResponse) -> None:
+        """Outputs are handed over with their response; where nobody reads it, this is the only place to let them go."""
+        for reference in response.outputs.values():
+            if not reference.inlined:
+                release = asyncio.create_task(self._release(reference))
+                self._releases.add(release)
+                release.add_done_callback(self._releases.discard)
+
+    async def _release(self, reference: TensorReference) -> None:
+        with contextlib.suppress(TridistError):
+            await self.tensors.release(reference)
 
 
 def _over_network(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:

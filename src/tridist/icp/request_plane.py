@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 
 from tridist.icp.messages import InferenceRequest, InferenceResponse
-from tridist.icp.response_stream import ResponseHandler, ResponseStream
+from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
 
 
@@ -63,10 +63,16 @@ class RequestPlane(ABC):
     Attributes:
         component_id: this component's id, part of NATS subjects.
         namespace: keeps deployments that share a server apart.
+        on_dropped: set it to hear of responses that nobody will read (their client has left, or they came twice): the
+            references in them were handed over and want to be released.
     """
 
     component_id: str
     namespace: str
+    on_dropped: DropHandler = staticmethod(lambda _: None)
+
+    def _dropped(self, response: InferenceResponse) -> None:
+        self.on_dropped(response)
 
     @property
     @abstractmethod

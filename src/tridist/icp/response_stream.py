@@ -15,6 +15,9 @@ from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
 
 _log = logging.getLogger(__name__)
 
+DropHandler = Callable[[InferenceResponse], None]
+"""Hears of each response that nobody will read: it may hold references that were handed over to us."""
+
 ResponseHandler = Callable[[InferenceResponse], Awaitable[None] | None]
 
 
@@ -34,10 +37,27 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     Leaving the iteration early needs `aclose`, so that the plane forgets the request.
     """
 
-    __slots__ = ("_attempt", "_early", "_ended", "_failure", "_next", "_on_close", "_ready", "_wake", "request")
+    __slots__ = (
+        "_attempt",
+        "_early",
+        "_ended",
+        "_failure",
+        "_next",
+        "_on_close",
+        "_on_dropped",
+        "_ready",
+        "_wake",
+        "request",
+    )
 
-    def __init__(self, request: InferenceRequest, on_close: Callable[[ResponseStream], None]) -> None:
+    def __init__(
+        self,
+        request: InferenceRequest,
+        on_close: Callable[[ResponseStream], None],
+        on_dropped: DropHandler = lambda _: None,
+    ) -> None:
         self.request = request
+        self._on_dropped = on_dropped
         self._ready: deque[InferenceResponse] = deque()
         self._early: dict[int, InferenceResponse] = {}
         self._next = 0
@@ -55,14 +75,16 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def push(self, response: InferenceResponse) -> None:
         """Take a response off the wire (called by the plane, on the event loop)."""
         if self._ended or response.attempt < self._attempt:
+            self._on_dropped(response)
             return
         if response.attempt > self._attempt:
             self._attempt = response.attempt
-            self._early.clear()
+            self._drop_early()
         if response.error is not None:
             self._hand_out(replace(response, final=True))
-        elif response.sequence < self._next:
-            if response.final:
+        elif response.sequence < self._next or response.sequence in self._early:
+            self._on_dropped(response)
+            if response.final and response.sequence < self._next:
                 self._hand_out(replace(response, outputs={}))
         else:
             self._early[response.sequence] = response
@@ -71,7 +93,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def restart(self) -> None:
         """The request was posted anew: its attempts count from 1 again. What was handed out already stays so."""
         self._attempt = 0
-        self._early.clear()
+        self._drop_early()
 
     def fail(self, error: TridistError) -> None:
         """End the stream with an error of this side (deadline, connection lost, plane closed)."""
@@ -94,7 +116,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
 
     async def aclose(self) -> None:
         """Stop caring about the request; later responses are dropped."""
-        self._ready.clear()
+        while self._ready:
+            self._on_dropped(self._ready.popleft())
         self._end()
 
     async def deliver_to(self, handler: ResponseHandler) -> None:
@@ -131,9 +154,14 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._early.clear()
+            self._drop_early()
             self._on_close(self)
         self._notify()
+
+    def _drop_early(self) -> None:
+        for response in self._early.values():
+            self._on_dropped(response)
+        self._early.clear()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():
@@ -147,9 +175,14 @@ async def _call(handler: ResponseHandler, response: InferenceResponse) -> None:
 
 
 class ResponseRouter:
-    """The open requests of one component, by id."""
+    """The open requests of one component, by id.
 
-    def __init__(self) -> None:
+    Args:
+        on_dropped: hears of each response that nobody will read.
+    """
+
+    def __init__(self, on_dropped: DropHandler = lambda _: None) -> None:
+        self._on_dropped = on_dropped
         self._streams: dict[str, ResponseStream] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
@@ -164,7 +197,7 @@ class ResponseRouter:
         """
         if request.id in self._streams:
             raise InvalidArgumentError("id", request.id, "is the id of a request that is still open")
-        stream = ResponseStream(request, self._forget)
+        stream = ResponseStream(request, self._forget, self._on_dropped)
         self._streams[request.id] = stream
         remaining = request.remaining()
         if remaining is not None:
@@ -176,6 +209,7 @@ class ResponseRouter:
         """Hand a response to its stream; False when nobody waits for it (any more)."""
         stream = self._streams.get(response.request_id)
         if stream is None:
+            self._on_dropped(response)
             return False
         stream.push(response)
         return True

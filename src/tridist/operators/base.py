@@ -91,7 +91,7 @@ class OperatorResponse:
     """An answer with parameters; an operator that has none returns the outputs alone.
 
     Attributes:
-        outputs: by name: anything that `Tensor.of` takes, a `RemoteTensor` to hand on, or these in `by_reference` or
+        outputs: by name: anything that `Tensor.of` takes, a `RemoteTensor` to hand on, or a tensor in `by_reference` or
             `inline`.
         parameters: whatever the operator wants to add.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
+import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -13,6 +14,8 @@ from typing import Any, TypeVar
 
 from tridist.errors import InvalidArgumentError
 from tridist.operators.base import OperatorRequest, OperatorResponse
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _END = object()
@@ -24,13 +27,34 @@ class Execution:
     Args:
         execute: the operator's bound method.
         threads: runs the synchronous forms.
+
+    Attributes:
+        streams: whether the operator answers many times.
     """
 
     def __init__(self, execute: Callable[[OperatorRequest], Any], threads: Executor) -> None:
-        self._execute = execute
-        self._threads = threads
-        self._is_coroutine = inspect.iscoroutinefunction(execute)
+        self.execute = execute
+        self.threads = threads
+        self.is_coroutine = inspect.iscoroutinefunction(execute)
         self.streams = inspect.isasyncgenfunction(execute) or inspect.isgeneratorfunction(execute)
+
+
+class Work:
+    """One request's run of an operator.
+
+    A thread cannot be cancelled. When the run is left (its deadline, a drain), what is in a thread goes on there;
+    `ended` waits for it, so that its slot is not given to another request meanwhile.
+
+    Args:
+        execution: how the operator is run.
+    """
+
+    __slots__ = ("_closing", "_execution", "_step")
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._step: asyncio.Future[Any] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def once(self, request: OperatorRequest) -> OperatorResponse:
         """The one answer of an operator that does not stream.
@@ -39,18 +63,31 @@ class Execution:
             InvalidArgumentError: the operator returned something that is no outputs.
             Exception: whatever the operator raises.
         """
-        if self._is_coroutine:
-            return as_response(await self._execute(request))
-        answer = await self._in_thread(partial(self._execute, request))
-        # A plain function may return what another one, asynchronous, made.
-        return as_response(await answer if inspect.isawaitable(answer) else answer)
+        execute = self._execution.execute
+        try:
+            if self._execution.is_coroutine:
+                return as_response(await execute(request))
+            answer = await self._in_thread(partial(execute, request))
+            # A plain function may return what another one, asynchronous, made.
+            return as_response(await answer if inspect.isawaitable(answer) else answer)
+        except SystemExit as error:
+            raise _exit(error) from error
 
     async def stream(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
         """Every answer of an operator that streams, as it comes; raises what `once` raises."""
-        answers = self._execute(request)
+        answers = self._execution.execute(request)
         async with aclosing(answers if inspect.isasyncgen(answers) else self._pull(answers)) as source:
-            async for answer in source:
-                yield as_response(answer)
+            try:
+                async for answer in source:
+                    yield as_response(answer)
+            except SystemExit as error:
+                raise _exit(error) from error
+
+    async def ended(self) -> None:
+        """Wait until nothing of the run is in a thread any more."""
+        for left in (self._step, self._closing):
+            if left is not None and not left.done():
+                await asyncio.wait({left})
 
     async def _pull(self, answers: Iterator[Any]) -> AsyncGenerator[Any, None]:
         """Step a synchronous generator in threads, one step at a time."""
@@ -58,13 +95,23 @@ class Execution:
             while (answer := await self._in_thread(partial(next, answers, _END))) is not _END:
                 yield answer
         finally:
-            close = getattr(answers, "close", None)
-            if close is not None:
-                await self._in_thread(close)
+            # Not waited for here: a step that was left may take its time, and whoever left must not.
+            self._closing = asyncio.create_task(self._close(answers, self._step))
+
+    async def _close(self, answers: Iterator[Any], step: asyncio.Future[Any] | None) -> None:
+        if step is not None and not step.done():
+            await asyncio.wait({step})
+        try:
+            await self._in_thread(getattr(answers, "close", lambda: None))
+        except Exception:  # noqa: BLE001 (user code; the request has its outcome already)
+            _log.exception("an operator's generator raised while it was closed")
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(context.run, call))
+        loop = asyncio.get_running_loop()
+        self._step = step = loop.run_in_executor(self._execution.threads, partial(context.run, _contained, call))
+        # Shielded: a cancelled future would look done while its thread runs on.
+        return await asyncio.shield(step)
 
 
 def as_response(answer: Any) -> OperatorResponse:
@@ -82,3 +129,17 @@ def as_response(answer: Any) -> OperatorResponse:
     raise InvalidArgumentError(
         "outputs", type(answer).__name__, "is neither a mapping of names to tensors nor an OperatorResponse"
     )
+
+
+def _contained(call: Callable[[], T]) -> T:
+    """Run user code in a thread; what a future cannot hold, or what would end the event loop, becomes an error."""
+    try:
+        return call()
+    except StopIteration as error:
+        raise RuntimeError("the operator raised StopIteration") from error
+    except SystemExit as error:
+        raise _exit(error) from error
+
+
+def _exit(error: SystemExit) -> RuntimeError:
+    return RuntimeError(f"the operator called sys.exit({error.code!r})")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from typing_extensions import override
@@ -100,7 +100,13 @@ async def _coroutine(self: FunctionOperator, request: OperatorRequest) -> Any:
 
 
 def _plain(self: FunctionOperator, request: OperatorRequest) -> Any:
-    return named(self._call(request))
+    answer = self._call(request)
+    # A decorated coroutine function looks plain.
+    return _named_later(answer) if inspect.isawaitable(answer) else named(answer)
+
+
+async def _named_later(answer: Awaitable[Any]) -> Any:
+    return named(await answer)
 
 
 _FORMS: dict[str, Any] = {

@@ -11,13 +11,20 @@ from typing import Any
 from tridist.client import ReferenceScope, RemoteTensor
 from tridist.client.caller import SURROUNDINGS, Surroundings
 from tridist.client.outgoing import Outgoing
-from tridist.errors import DeadlineExceededError, InvalidArgumentError, OperatorError, TridistError
+from tridist.errors import (
+    ConnectionFailedError,
+    DeadlineExceededError,
+    InvalidArgumentError,
+    OperatorError,
+    PlaneClosedError,
+    TridistError,
+)
 from tridist.icp.data_plane import fetch_all
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
-from tridist.operators.execution import Execution
+from tridist.operators.execution import Execution, Work
 
 if sys.version_info >= (3, 11):
     from asyncio import timeout
@@ -39,15 +46,25 @@ class Answering:
         self._execution = execution
         self._planes = planes
 
-    async def answer(self, delivery: Delivery) -> bool:
+    def begin(self) -> Work:
+        """A run of the operator, for one `answer`."""
+        return Work(self._execution)
+
+    async def answer(self, delivery: Delivery, work: Work) -> bool:
         """Post every response to ``delivery``; returns whether it went without an error.
+
+        When it ends early (at the deadline above all), ``work`` may still be busy in a thread.
 
         Raises:
             PlaneError: the final response could not be posted: nobody has heard of the outcome.
         """
         conversation = _Conversation(delivery, self._planes, streams=self._execution.streams)
         try:
-            await self._within_deadline(delivery, conversation)
+            await self._within_deadline(delivery, conversation, work)
+        except (ConnectionFailedError, PlaneClosedError) as error:
+            # Of a request that the operator made itself: to our client it is the operator that failed.
+            await conversation.fail(OperatorError(self._operator.context.name, error))
+            return False
         except TridistError as error:
             await conversation.fail(error)
             return False
@@ -59,26 +76,26 @@ class Answering:
             await conversation.scope.close()
         return True
 
-    async def _within_deadline(self, delivery: Delivery, conversation: _Conversation) -> None:
+    async def _within_deadline(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         request = delivery.request
         remaining = request.remaining()
         try:
             async with timeout(remaining):
-                await self._run(delivery, conversation)
+                await self._run(delivery, conversation, work)
         except asyncio.TimeoutError:
             remaining = request.remaining()
             if remaining is None or remaining > 0:
                 raise  # not our deadline: the operator's own business with time
             raise DeadlineExceededError(request.id, request.operator, "running") from None
 
-    async def _run(self, delivery: Delivery, conversation: _Conversation) -> None:
+    async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope))
         request = OperatorRequest(await self._open_inputs(message.inputs), message, delivery.attempt)
         if not self._execution.streams:
-            await conversation.post(await self._execution.once(request), final=True)
+            await conversation.post(await work.once(request), final=True)
             return
-        async with aclosing(self._execution.stream(request)) as answers:
+        async with aclosing(work.stream(request)) as answers:
             async for answer in answers:
                 await conversation.post(answer, final=False)
         await conversation.post(OperatorResponse(), final=True)
@@ -109,7 +126,7 @@ class _Conversation:
         outputs = {} if final and self._streams else _requested(self._request, answer.outputs)
         outgoing = Outgoing(self._planes.tensors, self._planes.requests.max_payload)
         try:
-            references = outgoing.put_all(await self._own(outputs), "outputs")
+            references = await outgoing.put_all(await self._own(outputs, outgoing.made), "outputs")
             await self._send(final=final, outputs=references, parameters=answer.parameters)
         except BaseException:
             await outgoing.made.close()
@@ -122,12 +139,18 @@ class _Conversation:
         """Post an error; it ends the request."""
         await self._send(final=True, error=ErrorInfo.of(error))
 
-    async def _own(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Outputs belong to their receiver: what only was lent to us gets a reference of its own."""
-        owned = dict(outputs)
+    async def _own(self, outputs: Mapping[str, Any], made: ReferenceScope) -> dict[str, Any]:
+        """Outputs belong to their receiver, each to release by itself.
+
+        What only was lent to us, and what goes out under a second name, gets a reference of its own.
+        """
+        owned, handed_over = dict(outputs), set()
         for name, value in outputs.items():
-            if isinstance(value, RemoteTensor) and value.borrowed:
-                owned[name] = await value.keep()
+            if not isinstance(value, RemoteTensor):
+                continue
+            if value.borrowed or id(value) in handed_over:
+                owned[name] = made.add(await value.keep())
+            handed_over.add(id(value))
         return owned
 
     async def _send(self, **fields: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 
 from tridist.client import Caller
-from tridist.errors import OperatorLoadError, TridistError
+from tridist.errors import OperatorLoadError, PlaneError, TridistError
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, RequestPuller
 from tridist.icp.status import OperatorStatus
@@ -122,20 +123,26 @@ class OperatorHost:
             task.add_done_callback(self._running.discard)
 
     async def _serve(self, delivery: Delivery, answering: Answering) -> None:
+        work = answering.begin()
         try:
-            succeeded = await answering.answer(delivery)
+            succeeded = await answering.answer(delivery, work)
         except asyncio.CancelledError:
-            await delivery.give_back()
+            await _settle(delivery.give_back())
             raise
         except Exception:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
             # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
             _log.exception("request %s: its response could not be posted", delivery.request.id)
             self._failed += 1
-            await delivery.give_back(delay=1.0)
+            await work.ended()
+            await _settle(delivery.give_back(delay=1.0))
             return
+        try:
+            # The slot is free only when the thread is: a worker full of stuck functions must not pull any more.
+            await work.ended()
+        finally:
+            await _settle(delivery.ack())
         self._completed += succeeded
         self._failed += not succeeded
-        await delivery.ack()
 
     def _context(self) -> OperatorContext:
         config, planes = self._config, self._planes
@@ -150,3 +157,11 @@ class OperatorHost:
             resources=self._resources,
             logger=logging.getLogger(f"tridist.operator.{config.name}"),
         )
+
+
+async def _settle(settling: Awaitable[None]) -> None:
+    """Settle a delivery. Where the connection is gone the server delivers the request again, by itself."""
+    try:
+        await settling
+    except PlaneError as error:
+        _log.warning("a request could not be settled: %s", error)

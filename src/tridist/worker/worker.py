@@ -21,6 +21,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import AsyncExitStack
 
 from typing_extensions import Self
 
@@ -111,13 +112,15 @@ class Worker:
         )
 
     async def _end(self, *, grace_period: float, linger: float) -> None:
-        await asyncio.gather(*(host.stop_pulling() for host in self._hosts))
-        await asyncio.gather(*(host.finish(grace_period) for host in self._hosts))
-        for host in reversed(self._hosts):
-            await host.tear_down()
-        await self._resources.close()
-        await self._wait_for_fetches(linger)
-        await self._planes.close()
+        # A stack, so that each step happens even when one before it raises or is cancelled; last in, first out.
+        async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._planes.close)
+            steps.push_async_callback(self._wait_for_fetches, linger)
+            steps.push_async_callback(self._resources.close)
+            for host in self._hosts:
+                steps.push_async_callback(host.tear_down)
+            await asyncio.gather(*(host.stop_pulling() for host in self._hosts))
+            await asyncio.gather(*(host.finish(grace_period) for host in self._hosts))
 
     async def _wait_for_fetches(self, linger: float) -> None:
         until = time.monotonic() + linger

@@ -94,3 +94,47 @@ def test_a_url_that_no_plane_serves_is_refused():
 def test_an_unknown_connection_option_is_refused():
     with pytest.raises(errors.ConfigurationError, match="namespace"):
         tridist.connect("memory://x", namespce="y")
+
+
+async def test_a_remote_tensor_may_be_sent_by_reference_and_not_inline():
+    async with hosting(echo) as hosted:
+        response = await hosted.client.post_request("echo", {"x": np.arange(10_000)}, resolve=False)
+        again = await hosted.client.post_request("echo", {"x": tridist.by_reference(response["y"])})
+        assert again["y"].shape == (10_000,)
+        with pytest.raises(errors.InvalidTensorError, match="fetch it first"):
+            await hosted.client.post_request("echo", {"x": tridist.inline(response["y"])})
+
+
+async def test_one_text_is_no_list_of_outputs():
+    async with hosting(echo) as hosted:
+        with pytest.raises(errors.InvalidArgumentError) as raised:
+            hosted.client.post_request("echo", {"x": 1}, requested_outputs="y")
+        assert raised.value.field == "requested_outputs"
+
+
+async def test_a_request_that_nobody_awaits_is_warned_about():
+    async with hosting(echo) as hosted:
+        with pytest.warns(RuntimeWarning, match="never awaited"):
+            hosted.client.post_request("echo", {"x": 1})
+
+
+async def test_large_conversions_leave_the_event_loop_free():
+    async with hosting(echo) as hosted:
+        words = np.array(["word"] * 400_000, dtype=np.object_)
+        longest, done = 0.0, asyncio.Event()
+
+        async def watch():
+            nonlocal longest
+            while not done.is_set():
+                before = asyncio.get_running_loop().time()
+                await asyncio.sleep(0.005)
+                longest = max(longest, asyncio.get_running_loop().time() - before)
+
+        watching = asyncio.ensure_future(watch())
+        inputs = {"x": words}
+        pending = hosted.client.operator("nobody").post_request(inputs, timeout=1)
+        with pytest.raises(errors.DeadlineExceededError):
+            await pending
+        done.set()
+        await watching
+        assert longest < 0.1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 
 import numpy as np
@@ -141,6 +142,24 @@ async def test_only_requested_outputs_come_back():
         assert sorted(response.outputs) == ["b"]
         with pytest.raises(errors.InvalidArgumentError, match="requested_outputs"):
             await hosted.client.post_request("anything", {"a": 1}, requested_outputs=("c",))
+
+
+def decorated(function):
+    @functools.wraps(function)
+    def wrapper(*arguments, **named):
+        return function(*arguments, **named)
+
+    return wrapper
+
+
+@decorated
+async def wrapped(x):
+    return x + 1
+
+
+async def test_a_decorated_coroutine_function_is_awaited():
+    async with hosting(wrapped) as hosted:
+        assert int((await hosted.client.post_request("wrapped", {"x": 5}))["output"]) == 6
 
 
 def test_a_function_that_takes_unnamed_arguments_is_refused():

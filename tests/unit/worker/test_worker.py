@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 
 import numpy as np
@@ -270,3 +271,138 @@ async def test_a_worker_that_cannot_pull_any_more_says_so(monkeypatch):
         lost.set()
         with pytest.raises(errors.ConnectionFailedError, match="gone for good"):
             await asyncio.wait_for(waiting, 5)
+
+
+# -- threads -------------------------------------------------------------------------------------------------------
+
+
+def sleepy(x):
+    time.sleep(float(x))
+    return {"y": x}
+
+
+def sleepy_stream(x):
+    for _ in range(3):
+        yield {"y": x}
+        time.sleep(float(x))
+
+
+def stopping():
+    return next(iter([]))
+
+
+def leaving():
+    sys.exit(3)
+
+
+async def leaving_async():
+    sys.exit(4)
+
+
+@pytest.mark.parametrize(
+    ("function", "text"),
+    [(stopping, "StopIteration"), (leaving, r"sys\.exit\(3\)"), (leaving_async, r"sys\.exit\(4\)")],
+)
+async def test_what_would_end_a_program_ends_only_the_request(function, text):
+    async with hosting(function, echo) as hosted:
+        with pytest.raises(errors.OperatorError, match=text):
+            await hosted.client.post_request(function.__name__, timeout=5)
+        assert int((await hosted.client.post_request("echo", {"x": 1}))["y"]) == 1
+
+
+@pytest.mark.parametrize("function", [sleepy, sleepy_stream])
+async def test_a_slot_is_free_only_when_its_thread_is(function):
+    config = tridist.OperatorConfig(name="busy", implementation=function, max_in_flight=1)
+    async with hosting(config) as hosted:
+        started = time.monotonic()
+        with pytest.raises(errors.DeadlineExceededError):
+            async for _ in hosted.client.post_request("busy", {"x": 1.0}, timeout=0.2):
+                pass
+        # The client hears at its deadline; the worker takes the next request when the thread has ended.
+        assert time.monotonic() - started < 0.9
+        assert hosted.worker.status().operators[0].running == 1
+        async for _ in hosted.client.post_request("busy", {"x": 0.0}, timeout=5):
+            pass
+        assert time.monotonic() - started >= 0.9
+
+
+async def test_draining_gives_back_a_synchronous_generator_in_the_middle_of_a_step():
+    config = tridist.OperatorConfig(name="busy", implementation=sleepy_stream, max_in_flight=1)
+    async with hosting(config, grace_period=0.1) as hosted:
+        call = asyncio.ensure_future(_last(hosted.client.post_request("busy", {"x": 0.5})))
+        await asyncio.sleep(0.2)
+        await hosted.worker.drain()
+        assert not call.done()
+        (queue,) = await hosted.client.queues()
+        assert (queue.waiting, queue.running) == (1, 0)
+        again = tridist.WorkerConfig(operators=(config,), planes=hosted.planes, linger=0)
+        async with tridist.Worker(again):
+            assert (await asyncio.wait_for(call, 10)).attempt == 2
+
+
+async def _last(stream):
+    return [response async for response in stream][-1]
+
+
+# -- references ----------------------------------------------------------------------------------------------------
+
+
+class Twice(tridist.Operator):
+    """Returns one remote tensor under two names, or fails after it was kept."""
+
+    receives = "references"
+
+    async def execute(self, request):
+        made = await self.remote("echo").post_request({"x": request["x"]}, resolve=False)
+        if "wrong" in request.parameters:
+            return {"a": request["x"], "b": object()}
+        return {"a": made["y"], "b": made["y"]}
+
+
+async def test_one_tensor_under_two_names_is_two_references():
+    async with hosting(echo, Twice) as hosted:
+        response = await hosted.client.post_request("Twice", {"x": np.arange(10_000)}, resolve=False)
+        assert response["a"].reference.uri != response["b"].reference.uri
+        await response["a"].release()
+        assert (await response["b"].numpy()).shape == (10_000,)
+        await response["b"].release()
+        assert hosted.worker.status().tensors.references == 0
+
+
+async def test_what_an_operator_kept_goes_when_its_answer_cannot_be_sent():
+    async with hosting(echo, Twice) as hosted:
+        with pytest.raises(errors.InvalidTensorError, match=r"outputs\.b"):
+            await hosted.client.post_request("Twice", {"x": np.arange(10_000)}, parameters={"wrong": True})
+        assert hosted.worker.status().tensors.references == 0
+        assert hosted.client.statistics().references == 0
+
+
+async def test_outputs_that_nobody_reads_any_more_are_released():
+    async with hosting(slow) as hosted:
+        call = asyncio.ensure_future(_single(hosted.client, "slow", {"x": np.zeros(100_000)}))
+        await asyncio.sleep(0.1)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await asyncio.sleep(0.5)
+        assert hosted.worker.status().operators[0].completed == 1
+        assert hosted.worker.status().tensors.references == 0
+
+
+async def test_nested_requests_may_take_longer_than_a_client_s_default():
+    deadlines = []
+
+    class Inner(tridist.Operator):
+        async def execute(self, request):
+            deadlines.append(request.remaining())
+            return {}
+
+    class Outer(tridist.Operator):
+        async def execute(self, request):
+            await self.remote("Inner").post_request()
+            await self.remote("Inner").post_request(timeout=5)
+            return {}
+
+    async with hosting(Inner, Outer) as hosted:
+        await hosted.client.post_request("Outer", timeout=600)
+    assert deadlines[0] > 590
+    assert deadlines[1] < 6
