@@ -1,8 +1,9 @@
 """What more workers bring, whether they share the work fairly, and what a long queue costs.
 
-Workers host an operator that holds its slot for 5 ms without using a core, as a model on a GPU does. Ideal is one
-request per slot every 5 ms; the client keeps four times as many requests in flight as there are slots, so no slot has
-to be idle. Where the machine's cores are busy, they are the limit: the table says how busy they were.
+Workers host an operator that takes 5 ms without using a core, as a model on a GPU does, in three ways: with one slot;
+with four slots but one running at a time, so that the next request waits in the worker; with four slots that all run.
+Ideal is one request every 5 ms for each that can run. The client keeps four times as many requests in flight as there
+are slots. Where the machine's cores are busy, they are the limit: the table says how busy they were.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ import psutil
 from harness.command import Arguments, main, table
 from harness.deployed import deployment, hosted, served
 from harness.load import loaded
+from harness.operators import WORK_SECONDS
 from harness.statistics import jain
 from rich.table import Table
 
 import tridist
 from tridist.deployment import EmbeddedNatsServer
 
-OPERATOR_SECONDS = 0.005
 FACTOR = 4
 PARTS = 10
 BATCH = 1000
@@ -35,43 +36,59 @@ ARRAY = np.zeros(256, dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A way to host the operator: which one, with how many slots, of which how many run at a time."""
+
+    name: str
+    operator: str
+    slots: int
+    running: int
+
+
+ONE_SLOT = Way("one slot", "FiveMilliseconds", 1, 1)
+ONE_RUNNING = Way("four slots, one running", "OneAtATime", 4, 1)
+ALL_RUNNING = Way("four slots, all running", "FiveMilliseconds", 4, 4)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Numbers of workers, slots of each, seconds of load, and how long a queue."""
+    """Numbers of workers, ways to host, seconds of load, and how long a queue."""
 
     workers: tuple[int, ...]
-    slots: tuple[int, ...]
+    ways: tuple[Way, ...]
     seconds: float
     queue: int
 
 
 async def measure(arguments: Arguments) -> dict[str, Any]:
     """Workers, then the queue."""
-    plan = arguments.pick(Plan((1, 2, 8), (1,), 2.0, 20_000), Plan((1, 2, 4, 8), (1, 4), 5.0, 100_000))
+    quick = Plan((1, 8), (ONE_SLOT, ONE_RUNNING), 2.0, 20_000)
+    plan = arguments.pick(quick, Plan((1, 2, 4, 8), (ONE_SLOT, ONE_RUNNING, ALL_RUNNING), 4.0, 100_000))
     with EmbeddedNatsServer() as server:
-        workers = [await _workers(server.url, n, slots, plan.seconds) for slots in plan.slots for n in plan.workers]
+        workers = [await _workers(server.url, n, way, plan.seconds) for way in plan.ways for n in plan.workers]
         queue = await _queue(server.url, plan.queue)
     return {"workers": workers, "queue": queue}
 
 
-async def _workers(url: str, count: int, slots: int, seconds: float) -> dict[str, Any]:
-    operator = hosted("five_milliseconds", max_in_flight=slots)
+async def _workers(url: str, count: int, way: Way, seconds: float) -> dict[str, Any]:
+    operator = hosted(way.operator, max_in_flight=way.slots)
     async with served(url, operator, replicas=count) as client:
         answered: Counter[str] = Counter()
 
         async def call() -> None:
-            answered[(await client.post_request("five_milliseconds", {"x": ARRAY})).component_id] += 1
+            answered[(await client.post_request(way.operator, {"x": ARRAY})).component_id] += 1
 
-        in_flight = FACTOR * count * slots
+        in_flight = FACTOR * count * way.slots
         await loaded(call, in_flight, 0.5)
         answered.clear()
         psutil.cpu_percent()
         found = await loaded(call, in_flight, seconds)
         busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
         shares = [answered.get(worker.component_id, 0) for worker in await client.workers()]
-    ideal = count * slots / OPERATOR_SECONDS
+    ideal = count * way.running / WORK_SECONDS
     return {
         "workers": count,
-        "slots": slots,
+        "way": way.name,
         "rps": found.rps,
         "ideal_rps": ideal,
         "ratio": found.rps / ideal,
@@ -117,12 +134,12 @@ async def _until_waiting(client: tridist.Client, number: int) -> None:
 
 def show(results: dict[str, Any]) -> Iterator[Table]:
     """Workers, then the queue by tenths."""
-    columns = ("workers", "slots each", "requests/s", "ideal", "of ideal", "busy cores", "Jain", "least share")
-    shown = table("A 5 ms operator", *columns)
+    columns = ("5 ms operator", "workers", "requests/s", "ideal", "of ideal", "busy cores", "Jain", "least share")
+    shown = table("Workers", *columns)
     for row in results["workers"]:
         rates = (f"{row['rps']:.0f}", f"{row['ideal_rps']:.0f}", f"{row['ratio']:.2f}", f"{row['busy_cores']:.1f}")
         fair = (f"{row['jain']:.3f}", f"{row['least_share']:.2f}")
-        shown.add_row(str(row["workers"]), str(row["slots"]), *rates, *fair)
+        shown.add_row(row["way"], str(row["workers"]), *rates, *fair)
     yield shown
     queue = results["queue"]
     by_tenth = table("µs per request with a queue", "waiting", "to post", "to serve")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -27,12 +28,32 @@ async def identity_inline(x: Any) -> dict[str, Any]:
     return {"y": tridist.inline(x)}
 
 
-@tridist.operator
-def five_milliseconds(x: Any) -> dict[str, Any]:
-    """Hold one slot for 5 ms without using a core, as a model on a GPU does. Plain: the loop's timers count in whole
-    milliseconds under uvloop, the kernel's do not."""
-    time.sleep(0.005)
-    return {"y": x}
+WORK_SECONDS = 0.005
+
+
+class FiveMilliseconds(tridist.Operator):
+    """Takes 5 ms without using a core, as a model on a GPU does; as many at a time as it has slots.
+
+    Plain and in a thread: the loop's timers count in whole milliseconds under uvloop, the kernel's do not.
+    """
+
+    def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """``x`` as ``y``, later."""
+        time.sleep(WORK_SECONDS)
+        return {"y": request["x"]}
+
+
+class OneAtATime(FiveMilliseconds):
+    """The same, but one at a time however many slots there are, as a model with one instance does."""
+
+    async def set_up(self) -> None:
+        """Nothing runs yet."""
+        self._instance = threading.Lock()
+
+    def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """``x`` as ``y``, when it is its turn."""
+        with self._instance:
+            return super().execute(request)
 
 
 class Gate(tridist.Operator):
