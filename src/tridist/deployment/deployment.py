@@ -15,6 +15,7 @@ Stop
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import sys
@@ -36,14 +37,13 @@ from tridist.deployment.implementation import by_name
 from tridist.deployment.log_files import LogDirectory
 from tridist.deployment.nats_server import EmbeddedNatsServer
 from tridist.deployment.replica import Replica, ReplicaPlan
+from tridist.deployment.server_keeper import ServerKeeper
 from tridist.errors import DeploymentError
 from tridist.icp.planes import PlanesConfig
 from tridist.worker.control import WorkerOrder, encode_order
 
 _log = logging.getLogger(__name__)
 _SERVER = "nats-server"
-_SERVER_POLL = 0.2
-_SERVER_RETRY = 1.0
 _ORPHAN_SECONDS = 5.0
 """Workers whose parent died with the embedded server have nobody to drain for: they get this long to let go."""
 
@@ -68,7 +68,7 @@ class Deployment:
         self._workers = [replace(worker, worker=by_name(worker.worker)) for worker in config.workers]
         self._logs: LogDirectory | None = None
         self._server: EmbeddedNatsServer | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._keeper: ServerKeeper | None = None
         self._replicas: list[Replica] = []
         self._stopped = asyncio.Event()
         self._url = config.url
@@ -121,14 +121,18 @@ class Deployment:
         """Wait until `stop` was called.
 
         Raises:
-            DeploymentError: a worker has died for good. The others still run; it is for the caller to stop them.
+            DeploymentError: a worker has died for good, or the embedded server cannot be started again. The rest
+                still runs; it is for the caller to stop it.
         """
         stopped = asyncio.create_task(self._stopped.wait())
+        failures = [replica.failed for replica in self._replicas]
+        if self._keeper is not None:
+            failures.append(self._keeper.failed)
         try:
-            ends: list[asyncio.Future[Any]] = [stopped, *(replica.failed for replica in self._replicas)]
+            ends: list[asyncio.Future[Any]] = [stopped, *failures]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if not self._stopped.is_set():
-                raise next(replica.failed.result() for replica in self._replicas if replica.failed.done())
+                raise next(failed.result() for failed in failures if failed.done())
         finally:
             stopped.cancel()
 
@@ -177,28 +181,15 @@ class Deployment:
         await self._server.start()
         self._url = self._server.url
         self._tell(NatsServerStarted(self._url))
-        self._watching = asyncio.create_task(self._watch_server(self._server))
+        self._keeper = ServerKeeper(self._server, functools.partial(self._server_restarted, self._url))
 
-    async def _watch_server(self, server: EmbeddedNatsServer) -> None:
-        """Start the server again when it dies; port and store are the same, so that clients and requests come back."""
-        while True:
-            await asyncio.sleep(_SERVER_POLL)
-            if server.running:
-                continue
-            _log.error("%s has died: starting it again", _SERVER)
-            try:
-                await server.restart()
-            except DeploymentError as error:
-                _log.error("%s", error)
-                await asyncio.sleep(_SERVER_RETRY)
-            else:
-                self._tell(NatsServerStarted(server.url, restarted=True))
+    def _server_restarted(self, url: str) -> None:
+        self._tell(NatsServerStarted(url, restarted=True))
 
     async def _stop_server(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-            self._watching = None
+        if self._keeper is not None:
+            await self._keeper.stop()
+            self._keeper = None
         if self._server is not None:
             server, self._server, self._url = self._server, None, None
             await server.stop()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
+from tridist.deployment.private_directory import PrivateDirectory
 from tridist.errors import ConfigurationError
 
 _TAIL_BYTES = 16 * 1024
@@ -24,9 +23,10 @@ class LogDirectory:
     """
 
     def __init__(self, configured: Path | None) -> None:
-        self._private = configured is None
+        self._private: PrivateDirectory | None = None
         if configured is None:
-            self.path = Path(tempfile.mkdtemp(prefix="tridist-logs-"))
+            self._private = PrivateDirectory("logs")
+            self.path = self._private.path
             return
         self.path = configured
         try:
@@ -40,8 +40,8 @@ class LogDirectory:
 
     def close(self) -> None:
         """Remove a private folder."""
-        if self._private:
-            shutil.rmtree(self.path, ignore_errors=True)
+        if self._private is not None:
+            self._private.remove()
 
 
 def tail(path: Path, start: int = 0) -> str:

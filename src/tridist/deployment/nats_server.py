@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from typing import TypeVar
 from typing_extensions import Self
 
 from tridist.deployment import tied_exec
+from tridist.deployment.private_directory import PrivateDirectory
 from tridist.errors import DeploymentError, MissingExtraError
 
 _PROCESS = "nats-server"
@@ -94,8 +94,10 @@ class EmbeddedNatsServer:
     def __init__(self, config: NatsServerConfig | None = None) -> None:
         self.config = config or NatsServerConfig()
         self._process: _TiedProcess | None = None
-        self._private: Path | None = None
+        self._private: PrivateDirectory | None = None
         self._port: int | None = self.config.port
+        # A start goes on, on its thread, when whoever awaits it is cancelled; a stop has to come after it.
+        self._changing = threading.RLock()
 
     @property
     def url(self) -> str:
@@ -116,12 +118,12 @@ class EmbeddedNatsServer:
     @property
     def store_dir(self) -> Path:
         """JetStream's directory."""
-        return self.config.store_dir or self._started(self._private) / "store"
+        return self.config.store_dir or self._started(self._private).path / "store"
 
     @property
     def log_path(self) -> Path:
         """The log file."""
-        return self.config.log_path or self._started(self._private) / "nats-server.log"
+        return self.config.log_path or self._started(self._private).path / "nats-server.log"
 
     @property
     def running(self) -> bool:
@@ -149,7 +151,7 @@ class EmbeddedNatsServer:
             downtime: seconds to stay away.
 
         Raises:
-            DeploymentError: it did not become ready again.
+            DeploymentError: it did not become ready again. Port and store are kept, for another try.
         """
         port = self.port
         await asyncio.to_thread(self._end, kill=kill)
@@ -181,16 +183,21 @@ class EmbeddedNatsServer:
         return value
 
     def _start(self) -> None:
-        if self.running:
-            return
+        with self._changing:
+            if not self.running:
+                self._start_locked()
+
+    def _start_locked(self) -> None:
         binary = find_nats_server()
+        first = self._private is None
         if self._private is None:
-            self._private = Path(tempfile.mkdtemp(prefix="tridist-nats-"))  # readable by its owner alone
+            self._private = PrivateDirectory("nats")
             atexit.register(self._stop)  # an owner that forgot us would leave the directory behind
         try:
-            self._launch(binary, self._private)
+            self._launch(binary, self._private.path)
         except BaseException:
-            self._stop()
+            # A restart that failed keeps port and store: the next one may work, and the queue is in the store.
+            self._stop() if first else self._end()
             raise
 
     def _launch(self, binary: Path, private: Path) -> None:
@@ -223,17 +230,19 @@ class EmbeddedNatsServer:
             return f"(no log: {error})"
 
     def _end(self, *, kill: bool = False) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.end(0.0 if kill else self.config.stop_timeout, kill=kill)
+        with self._changing:
+            process, self._process = self._process, None
+            if process is not None:
+                process.end(0.0 if kill else self.config.stop_timeout, kill=kill)
 
     def _stop(self) -> None:
-        self._end()
-        private, self._private = self._private, None
-        self._port = self.config.port
-        atexit.unregister(self._stop)
-        if private is not None:
-            shutil.rmtree(private, ignore_errors=True)
+        with self._changing:
+            self._end()
+            private, self._private = self._private, None
+            self._port = self.config.port
+            atexit.unregister(self._stop)
+            if private is not None:
+                private.remove()
 
 
 def find_nats_server() -> Path:
@@ -271,10 +280,10 @@ class _TiedProcess:
     def __init__(self, command: Sequence[str], log_path: Path) -> None:
         self.exit_code: int | None = None
         self._ended = threading.Event()
-        outcome: queue.Queue[subprocess.Popen[bytes] | OSError] = queue.Queue()
+        outcome: queue.Queue[subprocess.Popen[bytes] | Exception] = queue.Queue()
         threading.Thread(target=self._own, args=(command, log_path, outcome), name=_PROCESS, daemon=True).start()
         process = outcome.get()
-        if isinstance(process, OSError):
+        if isinstance(process, Exception):
             raise DeploymentError(_PROCESS, f"could not be started: {process}") from process
         self._process = process
         self.pid = process.pid
@@ -293,11 +302,11 @@ class _TiedProcess:
             self._process.send_signal(number)
 
     def _own(
-        self, command: Sequence[str], log_path: Path, outcome: queue.Queue[subprocess.Popen[bytes] | OSError]
+        self, command: Sequence[str], log_path: Path, outcome: queue.Queue[subprocess.Popen[bytes] | Exception]
     ) -> None:
         try:
             process = _spawn(command, log_path)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 (whoever waits for the outcome would wait for ever)
             outcome.put(error)
             return
         outcome.put(process)

@@ -27,6 +27,8 @@ from tridist.deployment import (
     WorkerStarted,
     WorkerStopped,
     leftovers,
+    nats_server,
+    server_keeper,
 )
 from tridist.errors import ConfigurationError, DeadlineExceededError, DeploymentError
 from tridist.icp.nats import NatsConfig
@@ -282,6 +284,25 @@ async def test_a_nats_server_that_dies_comes_back_with_its_address():
         assert int((await client.post_request("process", timeout=15))["pid"]) == running.statuses()[0].pid
 
 
+async def test_a_nats_server_that_cannot_come_back_is_a_failure_of_the_deployment(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_keeper, "MAX_FAILED_RESTARTS", 2)
+    monkeypatch.setattr(server_keeper, "_RETRY", 0.05)
+    async with Deployment(deployment(replicas(operator("process", PROCESS)))) as running:
+        server = running._server
+        waiting = asyncio.create_task(running.wait())
+        port, store = server.port, server.store_dir
+        with monkeypatch.context() as patch:
+            patch.setattr(nats_server, "find_nats_server", lambda: Path("/no/such/nats-server"))
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(DeploymentError, match="could not be started again in 2 attempts") as raised:
+                await asyncio.wait_for(waiting, 20)
+        assert raised.value.process == "nats-server"
+        assert (server.port, server.store_dir) == (port, store)
+        assert store.is_dir()
+        await server.restart()  # what was in the way is gone: the same server again
+        assert server.port == port
+
+
 async def test_logs_go_to_a_file_per_worker_that_is_kept(url: str, tmp_path: Path):
     folder = tmp_path / "logs"
     config = deployment(
@@ -324,7 +345,7 @@ async def test_a_crash_leaves_no_shared_memory_of_triton_behind(url: str):
         assert stubs
         os.kill(pid, signal.SIGKILL)
         await until(lambda: running.statuses()[0].state == "restarting")
-        assert gone(*stubs)
+        await until(lambda: gone(*stubs))  # they have been sent SIGKILL; the kernel may take a moment
         assert not any(segment.exists() for segment in segments)
 
 

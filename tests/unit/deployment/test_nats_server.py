@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tridist.deployment import nats_server
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig, find_nats_server
 from tridist.errors import DeploymentError, MissingExtraError
 
@@ -89,6 +90,29 @@ async def test_a_restart_keeps_port_and_store():
         assert server.pid != pid
         assert (store / "mark").exists()
         assert greeting(port).startswith(b"INFO")
+
+
+async def test_a_restart_that_fails_keeps_port_and_store_for_the_next_one():
+    async with EmbeddedNatsServer() as server:
+        port, store = server.port, server.store_dir
+        (store / "mark").touch()
+        server._end(kill=True)
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(DeploymentError, match="in use"):
+            await server.restart()
+        assert not server.running
+        assert (server.port, server.store_dir) == (port, store)
+        await server.restart()
+        assert server.port == port
+        assert (store / "mark").exists()
+        assert greeting(port).startswith(b"INFO")
+    assert not store.parent.exists()
+
+
+@pytest.mark.parametrize("command", [["a\0b"], ["/no/such/program"]])
+def test_a_program_that_cannot_be_started_is_an_error_not_a_hang(command, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", command[0])
+    with pytest.raises(DeploymentError, match="could not be started"):
+        nats_server._TiedProcess(command, tmp_path / "log")
 
 
 def test_a_server_that_dies_at_start_shows_the_end_of_its_log():
