@@ -120,7 +120,7 @@ async def test_a_request_that_nobody_awaits_is_warned_about():
 
 async def test_large_conversions_leave_the_event_loop_free():
     async with hosting(echo) as hosted:
-        words = np.array(["word"] * 400_000, dtype=np.object_)
+        words = np.array(["word"] * 1_000_000, dtype=np.object_)
         longest, done = 0.0, asyncio.Event()
 
         async def watch():
@@ -132,9 +132,9 @@ async def test_large_conversions_leave_the_event_loop_free():
 
         watching = asyncio.ensure_future(watch())
         inputs = {"x": words}
-        pending = hosted.client.operator("nobody").post_request(inputs, timeout=1)
+        pending = hosted.client.operator("nobody").post_request(inputs, timeout=5)
         with pytest.raises(errors.DeadlineExceededError):
             await pending
         done.set()
         await watching
-        assert longest < 0.1
+        assert longest < 0.3  # the conversion takes twice that, and more where the machine is busy
