@@ -35,7 +35,8 @@ class UcpDataPlaneConfig:
             asked for before and has not taken yet.
         close_grace: seconds that `close` lets running transfers finish.
         max_tensor_size: bytes; a reference to more is refused before anything is allocated for it.
-        max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors.
+        max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors; when fewer
+            descriptors are free at `open`, fewer peers are served.
         receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
 
     Raises:

@@ -11,9 +11,12 @@ import atexit
 import logging
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
 
+from tridist.errors import ConnectionFailedError
 from tridist.icp.devices import Device, load_cupy
+from tridist.icp.ucx import descriptors
 from tridist.icp.ucx.environment import Ucxx, load_ucxx, options
 from tridist.icp.ucx.thread import LoopThread
 
@@ -51,12 +54,22 @@ class Driven(Protocol):
 
 
 class UcxContext:
-    """A UCX context, its event loop thread, and a timer for what lives on it."""
+    """A UCX context, its event loop thread, and a timer for what lives on it.
+
+    Raises:
+        MissingExtraError: ucxx is not installed.
+        ConnectionFailedError: UCX cannot start, or there are too few file descriptors for it to.
+    """
 
     def __init__(self, *, loopback: bool) -> None:
         self.ucxx: Ucxx = load_ucxx()
-        self.handle: Any = self.ucxx.context(options(loopback=loopback), self.ucxx.features)
-        self.thread = LoopThread("tridist-ucx")
+        if not descriptors.plenty():
+            raise ConnectionFailedError("UCX", f"fewer than {descriptors.RESERVE} file descriptors are left")
+        try:
+            self.handle: Any = self.ucxx.context(options(loopback=loopback), self.ucxx.features)
+            self.thread = LoopThread("tridist-ucx")
+        except (self.ucxx.error, OSError) as error:
+            raise ConnectionFailedError("UCX", f"it cannot start: {error}") from error
         self.users = 0
         self._members: weakref.WeakSet[Closable] = weakref.WeakSet()
         self._devices: set[int] = set()
@@ -79,11 +92,12 @@ class UcxContext:
             self._devices.add(device.id)
 
     def _tick(self) -> None:
-        for member in list(self._members):
-            member.tick()
-        for lane in list(self.lanes):
-            lane.drive()
+        # First of all: without the next tick, leases would not end and lost peers not be noticed.
         self.thread.loop.call_later(_TICK, self._tick)
+        for member in list(self._members):
+            _guarded(member.tick)
+        for lane in list(self.lanes):
+            _guarded(lane.drive)
 
     def stop(self) -> None:
         """End the thread, then let UCX go."""
@@ -106,11 +120,20 @@ class UcxContext:
             lane.dispose()
 
 
+def _guarded(step: Callable[[], None]) -> None:
+    """One member's share of a tick; what goes wrong with it is no other member's business."""
+    try:
+        step()
+    except Exception:  # noqa: BLE001 (whatever it was, the others have their turn)
+        _LOG.exception("the data plane's timer: %s failed", getattr(step, "__qualname__", step))
+
+
 def acquire(*, loopback: bool) -> UcxContext:
     """The shared context, made when this is its first user; blocks for about a third of a second then.
 
     Raises:
         MissingExtraError: ucxx is not installed.
+        ConnectionFailedError: UCX cannot start here.
     """
     with _lock:
         context = _contexts.get(loopback)

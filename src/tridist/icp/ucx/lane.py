@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from tridist.icp.ucx import descriptors
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.transports import endpoint_transports
 
@@ -44,6 +45,9 @@ class Lane:
     Args:
         context: where it lives.
         on_failure: called once, soon after UCX has found the peer gone.
+
+    Raises:
+        LaneError: UCX could not make a worker, or there are too few file descriptors to ask it for one.
     """
 
     def __init__(self, context: UcxContext, on_failure: Callable[[str], None]) -> None:
@@ -51,11 +55,9 @@ class Lane:
         self._ucxx = context.ucxx
         self._loop = context.thread.loop
         self._on_failure = on_failure
-        self._worker: Any = self._ucxx.worker(
-            context.handle, enable_delayed_submission=False, enable_python_future=False
-        )
-        self._worker.init_blocking_progress_mode()
-        self._events: int = self._worker.epoll_file_descriptor
+        self._worker: Any
+        self._events: int
+        self._worker, self._events, self._address = self._make_worker()
         self._endpoint: Any = None
         self._pending: list[tuple[Any, asyncio.Future[None], Any]] = []
         self._driving = False
@@ -67,8 +69,7 @@ class Lane:
     @property
     def address(self) -> bytes:
         """What the peer needs to make its endpoint to this lane."""
-        packed: bytes = self._worker.address.tobytes()
-        return packed
+        return self._address
 
     def connect(self, address: bytes) -> None:
         """Make the endpoint to the peer's lane.
@@ -107,6 +108,22 @@ class Lane:
         if not self._transports and self._endpoint is not None and self._endpoint.alive:
             self._transports = endpoint_transports(self._endpoint.handle)
         return self._transports
+
+    def _make_worker(self) -> tuple[Any, int, bytes]:
+        """A worker, its event descriptor and its address."""
+        if not descriptors.plenty():
+            raise LaneError(f"fewer than {descriptors.RESERVE} file descriptors are left (see ulimit -n)")
+        worker: Any = None
+        try:
+            worker = self._ucxx.worker(
+                self._context.handle, enable_delayed_submission=False, enable_python_future=False
+            )
+            worker.init_blocking_progress_mode()
+            return worker, worker.epoll_file_descriptor, worker.address.tobytes()
+        except self._ucxx.error as error:
+            # The error's traceback knows this frame, and would keep a half-made worker for as long as itself.
+            worker = None
+            raise LaneError(f"UCX cannot make a worker: {error}") from error
 
     def close(self, reason: str) -> None:
         """End every wait with `LaneError` now, and UCX's side of the connection as soon as it has let go of all memory.

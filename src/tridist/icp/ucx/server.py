@@ -13,6 +13,7 @@ from typing_extensions import override
 from tridist.errors import ConnectionFailedError, InvalidMessageError
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_store import TensorStore
+from tridist.icp.ucx import descriptors
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
@@ -53,7 +54,7 @@ class ServerLink(Link):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if not self._server.admit(self):
-            _LOG.warning("data plane peer %s refused: %d are connected", self.peer, self._server.config.max_peers)
+            _LOG.warning("data plane peer %s refused: %d are connected", self.peer, self._server.limit)
             self.abort("too many peers")
 
     @override
@@ -139,6 +140,8 @@ class Server:
         self.counters = counters
         self._listener: asyncio.Server | None = None
         self._links: set[ServerLink] = set()
+        self.limit = config.max_peers
+        """Peers that are served at once; `listen` lowers it to what the file descriptors allow."""
 
     async def listen(self) -> int:
         """Start; returns the port.
@@ -148,16 +151,21 @@ class Server:
         """
         make: Callable[[], ServerLink] = lambda: ServerLink(self)  # noqa: E731 (typed for the loop)
         try:
+            self.limit = min(self.config.max_peers, descriptors.affordable_lanes())
             self._listener = await self.context.thread.loop.create_server(make, self.config.host, self.config.port)
         except OSError as error:
             address = f"{self.config.host}:{self.config.port}"
             raise ConnectionFailedError(address, f"cannot listen: {error.strerror or error}") from error
+        if self.limit < self.config.max_peers:
+            _LOG.info(
+                "the limit of file descriptors allows %d of %d data plane peers", self.limit, self.config.max_peers
+            )
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
     def admit(self, link: ServerLink) -> bool:
         """Count a new link in; False when there are too many."""
-        if len(self._links) >= self.config.max_peers:
+        if len(self._links) >= self.limit:
             return False
         self._links.add(link)
         return True
