@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 import time
 
 import numpy as np
@@ -19,7 +20,10 @@ from tridist import errors
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+from tridist.icp.ucx import context as context_module
+from tridist.icp.ucx import session as session_module
 from tridist.icp.ucx.control import FrameReader, Hello, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.session import Session
 
 BIG = 256 << 20
 SOON = 2.0
@@ -377,6 +381,73 @@ async def test_the_shared_context_survives_one_planes_close(open_plane, peer):
     await second.close()
     third = await open_plane()
     assert (await third.get(reference)).nbytes == 1 << 20
+
+
+@pytest.mark.parametrize("step", ["advertised", "acquire", "begin"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_cancelled_open_leaves_nothing_behind(monkeypatch, step, times):
+    entered, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def slow(function):
+        def wrapper(*args, **kwargs):
+            loop.call_soon_threadsafe(entered.set)
+            time.sleep(0.1)
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    if step == "advertised":
+        monkeypatch.setattr(UcpDataPlaneConfig, "advertised", slow(UcpDataPlaneConfig.advertised))
+    elif step == "acquire":
+        monkeypatch.setattr(session_module, "acquire", slow(session_module.acquire))
+    else:
+        monkeypatch.setattr(Session, "_begin", slow(Session._begin))
+    plane = UcpDataPlane()
+    opening = asyncio.ensure_future(plane.open())
+    await asyncio.wait_for(entered.wait(), 10)
+    for _ in range(times):
+        opening.cancel()
+        await asyncio.sleep(0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(opening, 10)
+    assert not context_module._contexts
+    assert "tridist-ucx" not in {thread.name for thread in threading.enumerate()}
+    with pytest.raises(errors.PlaneClosedError):
+        plane.put(1)
+    await plane.open()
+    assert len(context_module._contexts) == 1
+    await plane.close()
+    assert not context_module._contexts
+
+
+async def test_opening_twice_at_once_opens_one():
+    plane = UcpDataPlane()
+    await asyncio.gather(plane.open(), plane.open())
+    (context,) = context_module._contexts.values()
+    assert context.users == 1
+    await plane.close()
+    assert not context_module._contexts
+
+
+async def test_a_slow_name_server_does_not_hold_up_the_users_loop(monkeypatch):
+    asked = []
+
+    def slow_name():
+        asked.append(threading.current_thread())
+        time.sleep(0.3)
+        return "::1"
+
+    monkeypatch.setattr(socket, "getfqdn", slow_name)
+    plane = UcpDataPlane(UcpDataPlaneConfig(host="::"))
+    opening = asyncio.ensure_future(plane.open())
+    await asyncio.wait([opening])
+    assert asked
+    assert threading.main_thread() not in asked
+    if opening.exception() is None:
+        assert plane.address[0] == "::1"
+        await plane.close()
+    else:
+        assert isinstance(opening.exception(), errors.ConnectionFailedError)
 
 
 async def test_a_port_that_is_taken():

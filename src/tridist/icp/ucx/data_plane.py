@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.session import Session
+from tridist.icp.ucx.thread import to_the_end
 
 SCHEME = "ucp"
 _COPY_ELSEWHERE = 256 * 1024
@@ -54,8 +54,15 @@ class UcpDataPlane(DataPlane):
 
     @override
     async def open(self) -> None:
+        before = self._session
+        if before is not None:
+            return
+        session = await Session.start(self._config)
         if self._session is None:
-            self._session = await Session.start(self._config)
+            self._session = session
+        else:
+            # Somebody else opened the plane meanwhile.
+            await to_the_end(session.stop(0.0))
 
     @override
     async def close(self) -> None:
@@ -136,14 +143,10 @@ class UcpDataPlane(DataPlane):
         if session is None:
             return
         self._last = session.statistics()
-        stopping = asyncio.ensure_future(session.stop(grace))
-        try:
-            await asyncio.shield(stopping)
-        except asyncio.CancelledError:
-            # Half closed is no state to be left in: the rest takes a second at most.
-            with suppress(Exception):
-                await stopping
-            raise
+        # Half closed is no state to be left in: when cancelled, the rest takes a second at most.
+        _, cancelled = await to_the_end(session.stop(grace))
+        if cancelled is not None:
+            raise cancelled
 
 
 def _parse(reference: TensorReference) -> TensorUri:

@@ -16,7 +16,7 @@ from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import Connections
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.server import Counters, Server
-from tridist.icp.ucx.thread import Calls
+from tridist.icp.ucx.thread import Calls, to_the_end
 
 _LOG = logging.getLogger(__name__)
 _FLUSH = 0.5
@@ -26,11 +26,11 @@ _FLUSH = 0.5
 class Session:
     """The parts of one open plane. Coroutines run on the context's thread unless they say otherwise."""
 
-    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig, host: str) -> None:
         self.store = TensorStore()
         self.counters = Counters()
         self.calls = Calls(context.thread, "data plane")
-        self.host = config.advertised()
+        self.host = host
         self.port = 0
         self._context = context
         self._server = Server(context, config, self.store, self.counters)
@@ -41,13 +41,25 @@ class Session:
     async def start(cls, config: UcpDataPlaneConfig) -> Session:
         """Take part in the shared context and listen; from the user's loop.
 
+        Cancelled, it undoes what it has done before it ends.
+
         Raises:
             MissingExtraError: ucxx is not installed.
             ConnectionFailedError: the address cannot be listened on.
         """
+        session, cancelled = await to_the_end(cls._start(config))
+        if cancelled is not None:
+            await to_the_end(session.stop(0.0))
+            raise cancelled
+        return session
+
+    @classmethod
+    async def _start(cls, config: UcpDataPlaneConfig) -> Session:
+        # In a thread, since finding this machine's name may ask a name server.
+        host = await asyncio.to_thread(config.advertised)
         context = await asyncio.to_thread(acquire, loopback=config.loopback)
-        session = cls(context, config)
         try:
+            session = cls(context, config, host)
             session.port = await session.calls.run(session._begin())
         except BaseException:
             await asyncio.to_thread(release, context)
