@@ -183,6 +183,8 @@ def _sequence(parameters: Mapping[str, Parameter], provider: Any) -> dict[str, A
         return {}
     if isinstance(sequence_id, bool) or not isinstance(sequence_id, (int, str)):
         raise InvalidArgumentError("parameters.sequence_id", sequence_id, "is neither a whole number nor a text")
+    if isinstance(sequence_id, int) and not 0 <= sequence_id < 2**64:
+        raise InvalidArgumentError("parameters.sequence_id", sequence_id, "is not from 0 to 2**64-1")
     flags = 0
     if parameters.get("sequence_start"):
         flags |= int(provider.RequestFlag.SEQUENCE_START)

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from tridist.errors import ConfigurationError
 from tridist.triton.capi.library import Installation
+from tridist.triton.stub_watch import sweep
 
 FIRST_UNUSABLE_NUMPY = 2
 """From this major version on, the wheel's stubs return outputs of 0 bytes, without an error."""
@@ -93,6 +94,7 @@ def prepare_backend_directory(installation: Installation, cache: Path | None = N
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in ("libtriton_python.so", "triton_python_backend_utils.py"):
         _link(installation.python_backend / name, backend / name)
+    sweep(records)
     _link(libpython, libraries / f"libpython{version}.so.1.0")
     launcher = _LAUNCHER.format(python=sys.executable, libraries=libraries, scripts=scripts, stub=stub, records=records)
     _write_executable(backend / stub.name, launcher)
@@ -149,8 +151,11 @@ def _cache_root() -> Path:
     if not (os.access(root, os.W_OK) and _SAFE_PATH.fullmatch(str(root))):
         root = Path(tempfile.gettempdir()) / f"tridist-triton-{os.getuid()}"
         root.mkdir(mode=0o700, exist_ok=True)
-    # What lies here is run: a folder that another user made or may write to is not ours.
-    status = root.stat()
+    # What lies here is run: a folder that another user made or may write to is not ours, and neither is one that a
+    # link names, which whoever made the link chose.
+    status = root.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise ConfigurationError("cache folder", str(root), "it is a link or no folder")
     if status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise ConfigurationError("cache folder", str(root), "it belongs to another user or others may write to it")
     return root

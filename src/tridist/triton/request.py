@@ -30,7 +30,8 @@ class InferenceRequest:
         model: the model.
         request_id: comes back with each response.
         flags: :class:`RequestFlag` values: whether the request starts or ends its sequence.
-        correlation_id: the sequence that it belongs to: a number, or a text of at most 128 characters.
+        correlation_id: the sequence that it belongs to: a number from 0 to 2**64-1, or a text of at most
+            128 characters.
         priority: 0 for the model's default; 1 is the highest.
         timeout: microseconds that it may wait in the model's queue; 0 for the model's own limit. Counts only for
             models whose queue policy has ``allow_timeout_override`` and a larger ``default_timeout_microseconds``.
@@ -109,16 +110,23 @@ class InferenceRequest:
             library.InferenceRequestSetTimeoutMicroseconds(handle, self.timeout)
         if self.flags:
             library.InferenceRequestSetFlags(handle, self.flags)
-        if isinstance(self.correlation_id, str):
-            library.InferenceRequestSetCorrelationIdString(handle, self.correlation_id.encode())
-        elif self.correlation_id is not None:
-            library.InferenceRequestSetCorrelationId(handle, self.correlation_id)
+        if self.correlation_id is not None:
+            _set_correlation_id(library, handle, self.correlation_id)
         for name, tensor in tensors.items():
             _add_input(library, handle, name.encode(), tensor)
         for name in self.requested_outputs or ():
             library.InferenceRequestAddRequestedOutput(handle, name.encode())
         for name, value in self.parameters.items():
             _add_parameter(library, handle, name.encode(), value)
+
+
+def _set_correlation_id(library: Library, handle: ctypes.c_void_p, value: int | str) -> None:
+    if isinstance(value, str):
+        library.InferenceRequestSetCorrelationIdString(handle, value.encode())
+    elif 0 <= value < 2**64:
+        library.InferenceRequestSetCorrelationId(handle, value)
+    else:  # ctypes would wrap it around, into another sequence's
+        raise InvalidArgumentError(f"correlation id {value} is not from 0 to 2**64-1")
 
 
 def _add_input(library: Library, handle: ctypes.c_void_p, name: bytes, tensor: Tensor) -> None:

@@ -23,7 +23,7 @@ from tridist.triton.exceptions import InternalError, InvalidArgumentError, Trito
 from tridist.triton.model import Model
 from tridist.triton.options import Options, core_options, repository_path
 from tridist.triton.python_backend import prepare_backend_directory, stub_records
-from tridist.triton.stub_watch import run_watched
+from tridist.triton.stub_watch import forget_ended, run_watched
 
 _log = logging.getLogger(__name__)
 _READING_INTERVAL = 0.01
@@ -156,6 +156,8 @@ class Server:
         with _reading_arrivals():
             library.ServerStop(handle)
             library.ServerDelete(handle)
+        if self._stubs is not None:
+            forget_ended(self._stubs)
 
     def __enter__(self) -> Self:
         if self._handle is None:

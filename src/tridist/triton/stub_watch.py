@@ -26,6 +26,8 @@ T = TypeVar("T")
 _INTERVAL = 0.1
 _PATIENCE = 4.0
 """Seconds that a stub must have been dead: the backend takes more than one to notice a death by itself."""
+_LONGEST_LOAD = 3600.0
+"""Seconds after which no load still looks at a record."""
 
 
 def run_watched(
@@ -70,6 +72,34 @@ def run_watched(
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def forget_ended(records: Path) -> None:
+    """Unlink the records of this process's stubs that have ended."""
+    _zombies(records, None)
+
+
+def sweep(records: Path) -> None:
+    """Unlink what processes that are gone have written down; nobody else would.
+
+    Young records stay: on a home folder that machines or containers share, the processes of another one seem gone, and
+    theirs count while a model is loading.
+    """
+    for record in records.iterdir():
+        owner = record.name.partition("-")[0]
+        with contextlib.suppress(OSError):
+            if not (owner.isdecimal() and _exists(int(owner))) and time.time() - record.stat().st_mtime > _LONGEST_LOAD:
+                record.unlink()
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _finishes(finished: threading.Event, new_zombies: Callable[[], set[int]]) -> bool:

@@ -231,8 +231,8 @@ async def test_parameters_are_merged_over_config_pbtxt(hosted):
     assert response["y"].shape == (7,)
 
 
-@pytest.mark.parametrize("value", [1.5, True])
-async def test_a_sequence_id_of_another_type_is_refused(hosted, value):
+@pytest.mark.parametrize("value", [1.5, True, -1, -(2**63)])
+async def test_a_sequence_id_that_cannot_be_one_is_refused(hosted, value):
     with pytest.raises(errors.InvalidArgumentError) as raised:
         await single(hosted, "echo", {"xINT8": np.zeros((1, 1), np.int8)}, parameters={"sequence_id": value})
     assert raised.value.field == "parameters.sequence_id"

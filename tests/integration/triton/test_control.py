@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from support.models import BATCH, STREAM, identity, repository_of, write_model
@@ -163,6 +165,17 @@ def test_it_starts_again_after_it_stopped(start_server):
         server.start(wait_until_ready=True, timeout=30)
         assert answer(server, "first") == X.tolist()
     server.stop()
+
+
+def test_it_leaves_no_record_of_stubs_that_have_ended(start_server):
+    server = start_server({"first": identity()})
+    records = server._stubs
+    before = set(records.glob(f"{os.getpid()}-*"))
+    assert before
+    server.stop()
+    left = set(records.glob(f"{os.getpid()}-*"))
+    assert left < before
+    assert all(psutil.pid_exists(int(record.name.split("-")[1])) for record in left)
 
 
 def test_it_lets_requests_finish_when_it_stops(start_server):

@@ -191,6 +191,8 @@ def test_a_request_can_be_sent_again(echo):
         ({"inputs": {}, "requested_outputs": ["nope"]}, InvalidArgumentError, "nope"),
         ({"inputs": {}, "parameters": {"a": 2**70}}, InvalidArgumentError, "64 bits"),
         ({"inputs": {}, "parameters": {"a": [1]}}, InvalidArgumentError, "list"),
+        ({"inputs": {}, "correlation_id": -1}, InvalidArgumentError, "correlation id -1"),
+        ({"inputs": {}, "correlation_id": 2**64}, InvalidArgumentError, "correlation id"),
         ({"inputs": {}, "correlation_id": "x" * 200}, UnsupportedError, "128"),
         ({"inputs": {}, "priority": "high"}, InvalidArgumentError, "cannot be passed"),
         ({"inputs": {}, "output_memory_type": "moon"}, InvalidArgumentError, "moon"),

@@ -8,6 +8,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from tridist.errors import ConfigurationError, MissingExtraError
-from tridist.triton import load_provider, provider, python_backend
+from tridist.triton import load_provider, provider, python_backend, stub_watch
 from tridist.triton.capi import library
 from tridist.triton.capi.enums import ErrorCode
 from tridist.triton.capi.library import Installation, find_installation
@@ -180,6 +181,29 @@ def test_a_cache_folder_that_others_may_write_to_is_refused(monkeypatch, tmp_pat
     root.chmod(0o777)
     with pytest.raises(ConfigurationError, match="others may write"):
         python_backend._cache_root()
+
+
+def test_a_cache_folder_that_is_a_link_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (tmp_path / "tridist").mkdir()
+    (tmp_path / "tridist" / "triton").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigurationError, match="link"):
+        python_backend._cache_root()
+
+
+def test_records_of_processes_that_are_gone_are_swept(installation, tmp_path):
+    records = python_backend.stub_records(python_backend.prepare_backend_directory(installation, tmp_path))
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        gone.wait()
+    old, young, ours = records / f"{gone.pid}-7", records / f"{gone.pid}-8", records / f"{os.getpid()}-9"
+    then = time.time() - 2 * stub_watch._LONGEST_LOAD
+    for record in (old, young, ours):
+        record.write_text("model_0_0")
+    for record in (old, ours):
+        os.utime(record, (then, then))
+    python_backend.prepare_backend_directory(installation, tmp_path)
+    assert set(records.iterdir()) == {young, ours}
 
 
 def test_a_library_that_is_none_is_refused(tmp_path):
