@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from tridist.deployment.nats_server import NatsServerConfig
@@ -91,7 +91,9 @@ class DeploymentConfig:
         url: a NATS server that runs already; None means an embedded one, which lives as long as the deployment.
         nats_server: how the embedded server runs, where there is one.
         planes: how workers are on the planes: namespace, credentials, streams, data plane. The URL in it is replaced.
-            A worker whose own ``planes`` differ from the defaults keeps them, but for URL and namespace.
+            Each field of a worker's own ``planes`` that differs from its default (``nats``, ``streams``, ``delivery``,
+            ``tensors``: each as a whole) takes the place of this one's, for that worker. URL and namespace are always
+            the deployment's: there its workers meet.
         restart: what happens when a worker dies, unless it says so itself.
         ready_timeout: seconds that all workers together may take until they are ready (models load in that time).
         log_directory: a file per worker, ``<name>.log``, goes here, and ``nats-server.log``. None means a private
@@ -135,5 +137,8 @@ class DeploymentConfig:
     def worker_at(self, replicas: WorkerReplicas, name: str, url: str) -> WorkerConfig:
         """The configuration of one replica, as its process gets it."""
         own, shared = replicas.worker.planes, self.planes_at(url)
-        planes = shared if own == PlanesConfig() else replace(own, url=url, namespace=shared.namespace)
-        return replace(replicas.worker, name=name, planes=planes)
+        # With its own URL and namespace, which thus never count as changed, and whose defaults the environment makes.
+        default = PlanesConfig(url=own.url, namespace=own.namespace)
+        values = {each.name: getattr(own, each.name) for each in fields(own)}
+        changed = {name: value for name, value in values.items() if value != getattr(default, name)}
+        return replace(replicas.worker, name=name, planes=replace(shared, **changed))

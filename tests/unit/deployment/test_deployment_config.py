@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -8,7 +9,7 @@ from support import operators_deployed
 from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerReplicas
 from tridist.deployment.implementation import by_name, importable_name
 from tridist.errors import ConfigurationError
-from tridist.icp.nats import NatsConfig
+from tridist.icp.nats import NatsConfig, StreamConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.ucx import UcpDataPlaneConfig
 from tridist.operators import Operator
@@ -46,6 +47,28 @@ def test_a_worker_keeps_planes_of_its_own_but_for_url_and_namespace():
     assert made.name == "w-7"
     assert made.planes.tensors.host == "0.0.0.0"  # noqa: S104
     assert (made.planes.url, made.planes.namespace) == ("nats://here:1", "demo")
+
+
+def test_a_field_of_its_own_does_not_cost_a_worker_the_deployments_credentials():
+    own = PlanesConfig(tensors=UcpDataPlaneConfig(host="0.0.0.0"))  # noqa: S104
+    shared = PlanesConfig(nats=NatsConfig(token="secret"), streams=StreamConfig(replicas=3))  # noqa: S106
+    config = DeploymentConfig(workers=(WorkerReplicas(worker=worker(planes=own)),), planes=shared)
+    made = config.worker_at(config.workers[0], "w", "nats://here:1").planes
+    assert made == replace(shared, url="nats://here:1", tensors=own.tensors)
+
+
+def test_the_environment_does_not_decide_what_is_a_workers_own(monkeypatch: pytest.MonkeyPatch):
+    shared = PlanesConfig(namespace="demo", nats=NatsConfig(inbox_prefix="t"))
+    config = DeploymentConfig(workers=(WorkerReplicas(worker=worker()),), planes=shared)
+    monkeypatch.setenv("TRIDIST_URL", "nats://elsewhere:4222")
+    monkeypatch.setenv("TRIDIST_NAMESPACE", "elsewhere")
+    assert config.worker_at(config.workers[0], "w", "nats://here:1").planes == replace(shared, url="nats://here:1")
+
+
+def test_a_workers_own_credentials_come_first():
+    own, shared = (PlanesConfig(nats=NatsConfig(token=token)) for token in ("own", "shared"))
+    config = DeploymentConfig(workers=(WorkerReplicas(worker=worker(planes=own)),), planes=shared)
+    assert config.worker_at(config.workers[0], "w", "nats://here:1").planes.nats.token == "own"  # noqa: S105
 
 
 @pytest.mark.parametrize(
