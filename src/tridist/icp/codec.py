@@ -13,19 +13,20 @@ everything else.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping, Sequence, Sized
 
 import msgspec
 from msgspec.structs import asdict, replace
 
 from tridist.errors import ErrorAttribute, InvalidArgumentError, InvalidMessageError, InvalidTensorError, shorten
 from tridist.icp.careful import as_map, read_map, read_request, read_response
+from tridist.icp.data_types import DataType
 from tridist.icp.fields import FieldReader
 from tridist.icp.limits import (
     MAX_ADDRESS_LENGTH,
     MAX_CODE_LENGTH,
+    MAX_DIMENSION,
     MAX_ERROR_ATTRIBUTES,
-    MAX_ERROR_LENGTH,
     MAX_ID_LENGTH,
     MAX_INTEGER,
     MAX_OPERATOR_LENGTH,
@@ -46,9 +47,17 @@ from tridist.icp.messages import (
     TensorReference,
 )
 from tridist.icp.subjects import MAX_VERSION
-from tridist.icp.tensor import byte_size
+from tridist.icp.tensor import MAX_DIMENSIONS, byte_size
+from tridist.icp.tensor_uri import MAX_URI_LENGTH
 
 _UINT64 = 2**64
+_CUT = "…".encode()
+
+# What an error may take on the wire, in bytes: little next to any server's limit for a message. Decoders accept more.
+_ERROR_MESSAGE_BYTES = 4096
+_ERROR_NAME_BYTES = 128
+_ERROR_ATTRIBUTE_BYTES = 1024
+_ERROR_ATTRIBUTES_BYTES = 16384
 
 
 def _as_plain(value: object) -> object:
@@ -77,17 +86,17 @@ def encode_request(request: InferenceRequest) -> bytes:
     Raises:
         InvalidArgumentError: a field is too long, too large, not finite or of the wrong type; ``field`` says which.
     """
-    _at_most("id", request.id, MAX_ID_LENGTH)
-    _at_most("operator", request.operator, MAX_OPERATOR_LENGTH)
-    _within("version", request.version, 1, MAX_VERSION)
-    _at_most("inputs", request.inputs, MAX_TENSORS)
-    _at_most("requested_outputs", request.requested_outputs, MAX_REQUESTED_OUTPUTS)
+    _check_whole("protocol_version", request.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
+    _check_text("id", request.id, MAX_ID_LENGTH)
+    _check_text("operator", request.operator, MAX_OPERATOR_LENGTH)
+    _check_whole("version", request.version, 1, MAX_VERSION)
+    _check_tensors("inputs", request.inputs)
+    _check_names("requested_outputs", request.requested_outputs, MAX_REQUESTED_OUTPUTS)
     _check_parameters(request.parameters)
-    _within("priority", request.priority, MIN_PRIORITY, MAX_PRIORITY)
-    if request.deadline is not None and not math.isfinite(request.deadline):
-        raise InvalidArgumentError("deadline", request.deadline, "is not a finite number; None means no limit")
-    _at_most("trace_context", request.trace_context, MAX_TRACE_HEADERS)
-    _at_most("reply_to", request.reply_to, MAX_ADDRESS_LENGTH)
+    _check_whole("priority", request.priority, MIN_PRIORITY, MAX_PRIORITY)
+    _check_deadline(request.deadline)
+    _check_text_map("trace_context", request.trace_context, MAX_TRACE_HEADERS)
+    _check_text("reply_to", request.reply_to, MAX_ADDRESS_LENGTH)
     return _encode(request)
 
 
@@ -112,18 +121,24 @@ def encode_response(response: InferenceResponse) -> bytes:
     """The bytes of a response.
 
     An error always passes: what no message can hold of it (too long a text, lone surrogates, attributes that are no
-    plain data) is cut or replaced, for a worker that fails must be able to say so.
+    plain data) is cut or replaced, for a worker that fails must be able to say so. It never takes more than about
+    20 KiB, so that it fits where the answer itself did not.
 
     Raises:
         InvalidArgumentError: a field is too long, too large or of the wrong type; ``field`` says which.
     """
-    _at_most("request_id", response.request_id, MAX_ID_LENGTH)
-    _within("sequence", response.sequence, 0, MAX_INTEGER)
-    _at_most("outputs", response.outputs, MAX_TENSORS)
+    _check_whole("protocol_version", response.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
+    _check_text("request_id", response.request_id, MAX_ID_LENGTH)
+    _check_whole("sequence", response.sequence, 0, MAX_INTEGER)
+    if not isinstance(response.final, bool):
+        raise _wrong("final", response.final, "bool")
+    _check_tensors("outputs", response.outputs)
     _check_parameters(response.parameters)
-    _at_most("component_id", response.component_id, MAX_ID_LENGTH)
-    _within("attempt", response.attempt, 1, MAX_INTEGER)
+    _check_text("component_id", response.component_id, MAX_ID_LENGTH)
+    _check_whole("attempt", response.attempt, 1, MAX_INTEGER)
     if response.error is not None:
+        if not isinstance(response.error, ErrorInfo):
+            raise _wrong("error", response.error, "ErrorInfo")
         response = replace(response, error=_sendable_error(response.error))
     return _encode(response)
 
@@ -214,7 +229,7 @@ def _sound(tensors: Mapping[str, TensorReference]) -> bool:
 
 
 def _check_parameters(parameters: Mapping[str, Parameter]) -> None:
-    _at_most("parameters", parameters, MAX_PARAMETERS)
+    _check_map("parameters", parameters, MAX_PARAMETERS)
     for name, value in parameters.items():
         if not isinstance(value, (bool, int, float, str)):
             raise InvalidArgumentError(f"parameters.{name}", value, "is not a bool, int, float or string")
@@ -222,29 +237,101 @@ def _check_parameters(parameters: Mapping[str, Parameter]) -> None:
             raise InvalidArgumentError(f"parameters.{name}", value, "does not fit 64 bits")
 
 
-def _sendable_error(error: ErrorInfo) -> ErrorInfo:
-    names = list(error.attributes)[:MAX_ERROR_ATTRIBUTES]
-    return ErrorInfo(
-        _sendable_text(error.code)[:MAX_CODE_LENGTH],
-        _sendable_text(error.message),
-        {_sendable_text(name): _sendable(error.attributes[name]) for name in names},
-    )
+def _check_tensors(field: str, tensors: Mapping[str, TensorReference]) -> None:
+    _check_map(field, tensors, MAX_TENSORS)
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, TensorReference):
+            raise _wrong(f"{field}.{name}", tensor, "TensorReference")
+        if not _plainly_sound(tensor):
+            _check_tensor(f"{field}.{name}", tensor)
 
 
-def _sendable(value: object) -> ErrorAttribute:
-    """The value where a message can hold it, else what it looks like."""
-    if isinstance(value, str):
-        return _sendable_text(value)
-    if value is None or isinstance(value, (bool, float)):
-        return value
-    if isinstance(value, int) and MIN_INTEGER <= value < _UINT64:
-        return value
-    return shorten(value)
+def _plainly_sound(tensor: TensorReference) -> bool:
+    """Whether it is one of those that are sound at a glance, which takes a third of a close look: nearly all are."""
+    shape, data_type, size = tensor.shape, tensor.data_type, tensor.size
+    if type(tensor.data) is not bytes or tensor.uri is not None or len(tensor.data) != size or type(size) is not int:
+        return False
+    if type(shape) is not tuple or len(shape) > MAX_DIMENSIONS or type(data_type) is not DataType:
+        return False
+    for dimension in shape:
+        if type(dimension) is not int or dimension <= 0:
+            return False
+    itemsize = data_type.itemsize
+    return itemsize is not None and math.prod(shape) * itemsize == size  # bytes that exist are no impossible number
 
 
-def _sendable_text(text: str) -> str:
-    cut = text if len(text) <= MAX_ERROR_LENGTH else text[: MAX_ERROR_LENGTH - 1] + "…"
-    return cut.encode("utf-8", "replace").decode()
+def _check_tensor(field: str, tensor: TensorReference) -> None:
+    shape, data, uri = tensor.shape, tensor.data, tensor.uri
+    if not isinstance(tensor.data_type, DataType):
+        raise _wrong(f"{field}.data_type", tensor.data_type, "DataType")
+    if not isinstance(shape, (tuple, list)):
+        raise _wrong(f"{field}.shape", shape, "tuple")
+    for dimension in shape:
+        _check_whole(f"{field}.shape", dimension, 0, MAX_DIMENSION)
+    _check_whole(f"{field}.size", tensor.size, 0, MAX_INTEGER)
+    if data is not None and not isinstance(data, (bytes, bytearray, memoryview)):
+        raise _wrong(f"{field}.data", data, "bytes")
+    if uri is not None:
+        _check_text(f"{field}.uri", uri, MAX_URI_LENGTH)
+    if (data is None) == (uri is None):
+        raise InvalidArgumentError(f"{field}.data", data, "and uri: exactly one of the two must be there")
+    try:
+        expected = byte_size(tensor.data_type, tuple(shape))
+    except InvalidTensorError as error:
+        raise InvalidArgumentError(f"{field}.shape", shape, error.reason) from None
+    if expected is not None and expected != tensor.size:
+        raise InvalidArgumentError(f"{field}.size", tensor.size, f"is not the {expected} bytes of such a tensor")
+    if data is not None and memoryview(data).nbytes != tensor.size:
+        raise InvalidArgumentError(f"{field}.data", data, f"has {memoryview(data).nbytes} bytes, not {tensor.size}")
+
+
+def _check_names(field: str, names: Sequence[str], limit: int) -> None:
+    if not isinstance(names, (tuple, list)):
+        raise _wrong(field, names, "tuple")
+    _at_most(field, names, limit)
+    for name in names:
+        if not isinstance(name, str):
+            raise _wrong(field, name, "str")
+
+
+def _check_text_map(field: str, texts: Mapping[str, str], limit: int) -> None:
+    _check_map(field, texts, limit)
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise _wrong(f"{field}.{name}", text, "str")
+
+
+def _check_map(field: str, entries: Mapping[str, object], limit: int) -> None:
+    if type(entries) is not dict and not isinstance(entries, Mapping):  # in this order: an ABC takes its time
+        raise _wrong(field, entries, "mapping")
+    _at_most(field, entries, limit)
+    for key in entries:
+        if not isinstance(key, str):
+            raise InvalidArgumentError(field, key, f"has a {type(key).__name__} for a key, not a str")
+
+
+def _check_deadline(deadline: object) -> None:
+    if deadline is None:
+        return
+    if isinstance(deadline, bool) or not isinstance(deadline, (int, float)):
+        raise _wrong("deadline", deadline, "float")
+    sendable = math.isfinite(deadline) if isinstance(deadline, float) else MIN_INTEGER <= deadline <= MAX_INTEGER
+    if not sendable:
+        raise InvalidArgumentError("deadline", deadline, "is not a finite number; None means no limit")
+
+
+def _check_text(field: str, value: object, limit: int) -> None:
+    if not isinstance(value, str):
+        raise _wrong(field, value, "str")
+    if len(value) > limit:
+        raise InvalidArgumentError(field, value, f"has a length of {len(value)}, {limit} is allowed")
+
+
+def _check_whole(field: str, value: object, minimum: int, maximum: int) -> None:
+    if type(value) is int and minimum <= value <= maximum:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not minimum <= value <= maximum:
+        raise InvalidArgumentError(field, value, f"must be a whole number from {minimum} to {maximum}")
 
 
 def _at_most(field: str, value: Sized, limit: int) -> None:
@@ -252,6 +339,43 @@ def _at_most(field: str, value: Sized, limit: int) -> None:
         raise InvalidArgumentError(field, value, f"has a length of {len(value)}, {limit} is allowed")
 
 
-def _within(field: str, value: int, minimum: int, maximum: int) -> None:
-    if not minimum <= value <= maximum:
-        raise InvalidArgumentError(field, value, f"must be a whole number from {minimum} to {maximum}")
+def _wrong(field: str, value: object, kind: str) -> InvalidArgumentError:
+    return InvalidArgumentError(field, value, f"is a {type(value).__name__}, not a {kind}")
+
+
+def _sendable_error(error: ErrorInfo) -> ErrorInfo:
+    code = _sendable_text(error.code, _ERROR_MESSAGE_BYTES)[:MAX_CODE_LENGTH]
+    return ErrorInfo(code, _sendable_text(error.message, _ERROR_MESSAGE_BYTES), _sendable_attributes(error.attributes))
+
+
+def _sendable_attributes(attributes: Mapping[str, ErrorAttribute]) -> dict[str, ErrorAttribute]:
+    """As many of them as a message has room for, the first ones first."""
+    kept: dict[str, ErrorAttribute] = {}
+    room = _ERROR_ATTRIBUTES_BYTES
+    for name, value in list(attributes.items())[:MAX_ERROR_ATTRIBUTES]:
+        sendable_name, sendable = _sendable_text(name, _ERROR_NAME_BYTES), _sendable(value)
+        room -= len(sendable_name.encode()) + (len(sendable.encode()) if isinstance(sendable, str) else 0)
+        if room < 0:
+            break
+        kept[sendable_name] = sendable
+    return kept
+
+
+def _sendable(value: object) -> ErrorAttribute:
+    """The value where a message can hold it, else what it looks like."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)  # numpy has a class of its own for them, and no message has
+    if isinstance(value, int) and MIN_INTEGER <= value < _UINT64:
+        return int(value)
+    return _sendable_text(value, _ERROR_ATTRIBUTE_BYTES)
+
+
+def _sendable_text(value: object, limit: int) -> str:
+    """A text of at most ``limit`` bytes; what is none already is described."""
+    text = value if isinstance(value, str) else shorten(value)
+    encoded = text[:limit].encode("utf-8", "replace")
+    if len(text) <= limit and len(encoded) <= limit:
+        return encoded.decode()
+    return encoded[: limit - len(_CUT)].decode("utf-8", "ignore") + _CUT.decode()
