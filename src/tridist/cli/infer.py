@@ -16,7 +16,7 @@ from tridist.cli.console import output, print_json
 from tridist.cli.inputs import parse_input, parse_parameter
 from tridist.cli.options import Connection, connection_options, json_option
 from tridist.cli.outputs import preview, response_as_json, save
-from tridist.cli.running import command_body, run_async
+from tridist.cli.running import command_body, connecting, run_async
 from tridist.client import Client, Response
 from tridist.icp.data_types import DataType
 from tridist.icp.planes import PlanesConfig
@@ -103,14 +103,23 @@ def command(
 async def _infer(call: _Call, planes: PlanesConfig) -> None:
     if call.output_directory is not None:
         await asyncio.to_thread(call.output_directory.mkdir, parents=True, exist_ok=True)
-    async with Client(planes) as client:
-        pending = client.post_request(call.operator, call.inputs, **call.options)
-        if not call.stream:
-            await _show(call, await pending, None)
-            return
-        async with aclosing(pending):
-            async for response in pending:
-                await _show(call, response, response.sequence)
+    client = Client(planes)
+    with connecting():
+        await client.open()
+    try:
+        await _post(call, client)
+    finally:
+        await client.close()
+
+
+async def _post(call: _Call, client: Client) -> None:
+    pending = client.post_request(call.operator, call.inputs, **call.options)
+    if not call.stream:
+        await _show(call, await pending, None)
+        return
+    async with aclosing(pending):
+        async for response in pending:
+            await _show(call, response, response.sequence)
 
 
 async def _show(call: _Call, response: Response, number: int | None) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from tridist.cli.console import output, print_json
 from tridist.cli.options import Connection, connection_options, json_option
-from tridist.cli.running import Interrupted, command_body, run_async
+from tridist.cli.running import Interrupted, command_body, connecting, run_async
 from tridist.icp.planes import Planes, PlanesConfig
 from tridist.icp.request_plane import RequestPlane
 from tridist.icp.status import OperatorStatus, QueueStatus, WorkerStatus
@@ -54,7 +54,8 @@ def command(*, wait: float, watch: float | None, connection: Connection, as_json
 async def _show(planes: PlanesConfig, wait: float, watch: float | None, *, as_json: bool) -> None:
     # The request plane alone: nothing is transferred, so this works without UCX too.
     plane = Planes(planes).requests
-    await plane.open()
+    with connecting():
+        await plane.open()
     try:
         if watch is None:
             entries = await _collect(plane, wait)

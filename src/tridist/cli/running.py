@@ -7,7 +7,8 @@ import functools
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -50,6 +51,23 @@ class Interrupted(Exception):  # noqa: N818 (what happened, not what went wrong)
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.number = number
+
+
+class NoServerError(ConnectionFailedError):
+    """The command itself could not connect. A worker's lost connection may come back as an answer: that is another."""
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Around what opens the command's own connection.
+
+    Raises:
+        NoServerError: there was a `ConnectionFailedError`.
+    """
+    try:
+        yield
+    except ConnectionFailedError as error:
+        raise NoServerError(error.address, error.reason) from error
 
 
 def run_async(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
@@ -112,7 +130,7 @@ def _run(function: Callable[[], int | None], *, verbose: bool) -> int:
         return ExitCode.FAILED
     except TridistError as error:
         _report(error.code, error.message, verbose=verbose)
-        if isinstance(error, ConnectionFailedError):
+        if isinstance(error, NoServerError):
             errors().print("  [dim]is a deployment running there? --url or TRIDIST_URL names another server[/]")
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 (a command has to end with a line, not with a stack)
@@ -131,7 +149,7 @@ def _report(code: str, message: str, *, verbose: bool) -> None:
 
 def exit_code(error: TridistError) -> int:
     """The exit code for an error."""
-    if isinstance(error, ConnectionFailedError):
+    if isinstance(error, NoServerError):
         return ExitCode.NO_CONNECTION
     if isinstance(error, DeadlineExceededError):
         return ExitCode.DEADLINE

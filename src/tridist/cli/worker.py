@@ -13,7 +13,7 @@ import uvloop
 
 from tridist.cli.console import output
 from tridist.cli.options import FILE, Connection, connection_options, shown_url
-from tridist.cli.running import command_body
+from tridist.cli.running import command_body, connecting
 from tridist.deployment.file import load_worker_file
 from tridist.errors import ConfigurationError
 from tridist.instrumentation import LogConfig, configure_logging
@@ -104,4 +104,5 @@ async def _serve(config: WorkerConfig) -> None:
         url = shown_url(config.planes.url)
         output().print(f"{config.name} is ready ({worker.component_id}) at {url}; Ctrl-C drains it", markup=False)
 
-    await serve(config, stop, ready)
+    with connecting():
+        await serve(config, stop, ready)

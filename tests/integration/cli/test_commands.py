@@ -169,10 +169,12 @@ def test_a_deadline_is_4(url: str):
     assert "no worker serves this operator" in done.stderr
 
 
-def test_no_server_is_3(tmp_path: Path):
-    done = tridist("operators", "--url", "nats://127.0.0.1:1", "--connect-timeout", "0.3")
+@pytest.mark.parametrize("command", [["operators"], ["infer", "x"], ["worker", "--operator", "a=os:getcwd"]], ids=str)
+def test_no_server_is_3(command: list[str]):
+    done = in_a_process(*command, "--url", "nats://127.0.0.1:1", "--connect-timeout", "0.3")
     assert done.returncode == 3
     assert done.stderr.startswith("error CONNECTION_FAILED no connection to nats://127.0.0.1:1")
+    assert "is a deployment running there?" in done.stderr
 
 
 def test_operators_lists_who_serves_what(url: str):

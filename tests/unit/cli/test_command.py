@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from tridist import __version__
+from tridist.cli.infer import _Call, _infer
 from tridist.cli.main import main
-from tridist.cli.running import Interrupted, exit_code, run_async
+from tridist.cli.running import Interrupted, NoServerError, _run, exit_code, run_async
 from tridist.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -19,6 +22,9 @@ from tridist.errors import (
     TridistError,
     all_codes,
 )
+from tridist.icp.planes import PlanesConfig
+from tridist.operators import operator
+from tridist.worker import OperatorConfig, Worker, WorkerConfig
 
 COMMANDS = ("up", "worker", "infer", "operators", "doctor")
 
@@ -122,7 +128,8 @@ def test_square_brackets_in_errors_are_not_markup(tridist):
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (ConnectionFailedError("x", "y"), 3),
+        (NoServerError("x", "y"), 3),
+        (ConnectionFailedError("x", "y"), 1),
         (DeadlineExceededError("id", "x", "queued"), 4),
         (ConfigurationError("x", "y", "z"), 2),
         (InvalidNameError("operator", "a b", "z"), 2),
@@ -132,6 +139,28 @@ def test_square_brackets_in_errors_are_not_markup(tridist):
 )
 def test_exit_codes_of_errors(error, code):
     assert exit_code(error) == code
+
+
+@operator
+def cut_off(x):
+    raise ConnectionFailedError("nats://elsewhere:4222", "it was lost")
+
+
+def test_a_connection_that_a_worker_lost_is_no_missing_server(capsys):
+    planes = PlanesConfig(url="memory://cut-off")
+    hosted = OperatorConfig(name="cut-off", implementation=cut_off)
+    call = _Call(
+        operator="cut-off", inputs={"x": np.zeros(1)}, options={}, stream=False, output_directory=None, as_json=False
+    )
+
+    async def served():
+        async with Worker(WorkerConfig(name="w", operators=(hosted,), planes=planes)):
+            await _infer(call, planes)
+
+    assert _run(lambda: asyncio.run(served()), verbose=False) == 1
+    shown = capsys.readouterr().err
+    assert "it was lost" in shown
+    assert "is a deployment running" not in shown
 
 
 def test_every_code_of_the_error_tree_has_an_exit_code():
