@@ -3,7 +3,7 @@
 The subject is the public path: client → JetStream → worker process with a Python operator → response. The floor
 (`harness.floors.nats_floor`) does publish with ack → open pull → reply → ack, with the same payload, in as many
 processes, on the same server, under uvloop as well. Beside requests per second stands the processor time per request of
-client, worker and server together, which hardly depends on what else runs on the machine.
+client, worker and server together, which tells a dear request from a lack of free cores.
 
 The figures at the top of the JSON are those of file storage, the default; ``storages`` has both, and ``asyncio_loop``
 those of a client on the standard event loop.

@@ -1,4 +1,7 @@
-"""Processor time per call: what a request costs, however many others want the cores at the same time."""
+"""Processor time per call: it tells a dear request from a lack of free cores.
+
+Busy neighbours still move it: by a third between runs on a shared machine of two cores.
+"""
 
 from __future__ import annotations
 
