@@ -237,6 +237,29 @@ async def test_what_is_given_back_goes_to_another_worker_as_a_new_attempt(client
     await again.ack()
 
 
+async def test_a_direct_request_that_is_given_back_still_reaches_only_its_worker(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller, other_puller = await one.pull_requests("echo", slots=2), await other.pull_requests("echo", slots=2)
+    stream = await client.post_request(a_request(), component_id=one.component_id)
+    delivery = await next_of(puller)
+    await delivery.give_back()
+    again = await next_of(puller)
+    assert (again.request.id, again.attempt) == (stream.request.id, 2)
+    await puller.stop()
+    await again.give_back()
+    assert await nothing_from(other_puller)
+
+
+async def test_what_is_given_back_late_by_a_closed_puller_keeps_its_order(client, open_plane):
+    one, other = await open_plane(), await open_plane()
+    puller = await one.pull_requests("echo", slots=4)
+    streams = [await client.post_request(a_request()) for _ in range(4)]
+    await asyncio.sleep(0.3)
+    await puller.close()
+    other_puller = await other.pull_requests("echo", slots=4)
+    assert [(await next_of(other_puller)).request.id for _ in streams] == [stream.request.id for stream in streams]
+
+
 async def test_settling_twice_is_harmless(client, worker):
     puller = await worker.pull_requests("echo")
     await client.post_request(a_request())
@@ -384,12 +407,59 @@ async def test_closing_ends_every_wait(open_plane):
     await asyncio.wait_for(plane.close(), SOON)
     outcomes = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), SOON)
     assert isinstance(outcomes[0], errors.PlaneClosedError)
-    assert outcomes[1] == [] or isinstance(outcomes[1], errors.PlaneClosedError)
+    assert isinstance(outcomes[1], errors.PlaneClosedError)
     with pytest.raises(errors.PlaneClosedError):
         await plane.post_request(a_request())
     with pytest.raises(errors.PlaneClosedError):
         await plane.pull_requests("echo")
     await plane.close()
+
+
+@pytest.mark.parametrize("end", ["close", "abort"])
+async def test_closing_a_plane_leaves_a_stopped_puller_at_its_end(open_plane, end):
+    plane = await open_plane()
+    stopped, open_ = await plane.pull_requests("echo"), await plane.pull_requests("other")
+    await stopped.stop()
+    await getattr(plane, end)()
+    with pytest.raises(StopAsyncIteration):
+        await stopped.__anext__()
+    with pytest.raises(errors.PlaneClosedError):
+        await open_.__anext__()
+
+
+async def test_a_closed_plane_has_no_largest_message(open_plane):
+    plane = await open_plane()
+    assert plane.max_payload > 0
+    await plane.close()
+    with pytest.raises(errors.PlaneClosedError):
+        _ = plane.max_payload
+
+
+async def test_closed_pullers_are_forgotten(worker):
+    for _ in range(3):
+        await (await worker.pull_requests("echo")).close()
+    assert not worker._pullers
+
+
+async def test_expired_requests_leave_the_queue(client):
+    for deadline in (None, time.time() + 0.3, time.time() + 60):
+        await client.post_request(a_request(deadline=deadline))
+    await client.post_request(a_request(deadline=time.time() + 0.3), component_id="nobody")
+    for _ in range(60):
+        (queue,) = await client.queues()
+        if queue.waiting == 2:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"{queue.waiting} requests wait")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("id", 5), ("deadline", "soon"), ("parameters", None), ("priority", "high"), ("operator", [])]
+)
+async def test_a_request_of_wrong_types_is_refused_with_the_field(client, field, value):
+    with pytest.raises(errors.InvalidArgumentError) as raised:
+        await client.post_request(a_request(**{"operator": "echo", field: value}))
+    assert raised.value.field == field
 
 
 async def test_what_a_closed_worker_held_goes_to_another(client, open_plane):

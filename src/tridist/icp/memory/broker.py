@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,10 +14,23 @@ from tridist.icp.subjects import OperatorSubjects
 
 @dataclass(slots=True, eq=False)
 class QueuedRequest:
-    """An encoded request and how often it was delivered."""
+    """An encoded request and how often it was delivered.
+
+    Attributes:
+        data: the bytes.
+        component_id: the only worker that may have it; None for any.
+        deadline: Unix time in seconds after which nobody may have it; None for never.
+        attempt: deliveries so far.
+    """
 
     data: bytes
+    component_id: str | None = None
+    deadline: float | None = None
     attempt: int = 0
+
+    def expired(self) -> bool:
+        """Whether nobody waits for it any more."""
+        return self.deadline is not None and self.deadline <= time.time()
 
 
 class Taker(Protocol):
@@ -38,6 +52,17 @@ class _Queue:
     takers: deque[Taker] = field(default_factory=deque)
     held: set[QueuedRequest] = field(default_factory=set)
 
+    def of(self, queued: QueuedRequest) -> deque[QueuedRequest]:
+        """Where the request waits."""
+        component_id = queued.component_id
+        return self.shared if component_id is None else self.direct.setdefault(component_id, deque())
+
+    def drop_expired(self) -> None:
+        """Forget what nobody waits for any more, and the queues of workers for which nothing waits."""
+        self.shared = deque(queued for queued in self.shared if not queued.expired())
+        kept = {owner: [queued for queued in direct if not queued.expired()] for owner, direct in self.direct.items()}
+        self.direct = {owner: deque(direct) for owner, direct in kept.items() if direct}
+
 
 class MemoryBroker:
     """Connects the memory planes of one process. Use it from one event loop."""
@@ -47,11 +72,15 @@ class MemoryBroker:
         self._inboxes: dict[str, Callable[[bytes], None]] = {}
         self._statuses: dict[tuple[str, str], Callable[[], WorkerStatus]] = {}
 
-    def post(self, subjects: OperatorSubjects, data: bytes, component_id: str | None) -> QueuedRequest:
+    def post(
+        self, subjects: OperatorSubjects, data: bytes, component_id: str | None, deadline: float | None = None
+    ) -> QueuedRequest:
         """Queue a request."""
         queue = self._queue(subjects)
-        queued = QueuedRequest(data)
-        target = queue.shared if component_id is None else queue.direct.setdefault(component_id, deque())
+        queued = QueuedRequest(data, component_id, deadline)
+        target = queue.of(queued)
+        while target and target[0].expired():  # those without a taker would stay for ever; the oldest are in front
+            target.popleft()
         target.append(queued)
         self.dispatch(subjects)
         return queued
@@ -86,7 +115,7 @@ class MemoryBroker:
         """A request was given back: it goes to the front, for it has waited longest."""
         queue = self._queue(subjects)
         queue.held.discard(queued)
-        queue.shared.appendleft(queued)
+        queue.of(queued).appendleft(queued)
         self.dispatch(subjects)
 
     def stage(self, subjects: OperatorSubjects, queued: QueuedRequest) -> str:
@@ -98,6 +127,8 @@ class MemoryBroker:
 
     def queues(self, namespace: str) -> list[QueueStatus]:
         """Every queue of a namespace."""
+        for queue in self._queues.values():
+            queue.drop_expired()
         return [
             QueueStatus(
                 subjects.operator,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from typing_extensions import override
 
-from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.errors import AttemptsExhaustedError, PlaneError, TridistError
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
@@ -39,9 +40,24 @@ class MemoryDelivery(Delivery):
 
 
 class MemoryPuller(RequestPuller):
-    """Takes requests of one operator from a broker."""
+    """Takes requests of one operator from a broker.
 
-    def __init__(self, broker: MemoryBroker, subjects: OperatorSubjects, component_id: str, slots: int) -> None:
+    Args:
+        broker: where from.
+        subjects: which operator's.
+        component_id: whose direct requests to take.
+        slots: the most unsettled requests handed out at a time.
+        closed: called when the puller is closed.
+    """
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        subjects: OperatorSubjects,
+        component_id: str,
+        slots: int,
+        closed: Callable[[MemoryPuller], None],
+    ) -> None:
         self.component_id = component_id
         self._broker = broker
         self._subjects = subjects
@@ -49,7 +65,9 @@ class MemoryPuller(RequestPuller):
         self._direct: deque[QueuedRequest] = deque()
         self._shared: deque[QueuedRequest] = deque()
         self._running: set[QueuedRequest] = set()
+        self._closed = closed
         self._stopped = False
+        self._failure: PlaneError | None = None
         self._changed = asyncio.Event()
 
     def has_room(self) -> bool:
@@ -81,6 +99,8 @@ class MemoryPuller(RequestPuller):
 
     async def __anext__(self) -> MemoryDelivery:
         while True:
+            if self._failure is not None:
+                raise self._failure
             if self._stopped:
                 raise StopAsyncIteration
             delivery = self._next()
@@ -95,7 +115,7 @@ class MemoryPuller(RequestPuller):
             return
         self._stopped = True
         self._broker.detach(self._subjects, self)
-        for queued in [*self._direct, *self._shared]:
+        for queued in reversed([*self._direct, *self._shared]):  # the first goes back last, to the very front
             self._broker.requeue(self._subjects, queued)
         self._direct.clear()
         self._shared.clear()
@@ -106,6 +126,13 @@ class MemoryPuller(RequestPuller):
         await self.stop()
         for queued in list(self._running):
             self.return_to_queue(queued)
+        self._closed(self)
+
+    def fail(self, error: PlaneError) -> None:
+        """End the iteration with ``error``, unless it was stopped before."""
+        if not self._stopped:
+            self._failure = error
+            self._changed.set()
 
     def _next(self) -> MemoryDelivery | None:
         while len(self._running) < self._slots and (self._direct or self._shared):

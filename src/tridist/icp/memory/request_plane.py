@@ -52,14 +52,15 @@ class MemoryRequestPlane(RequestPlane):
         self._inbox = response_inbox(namespace, self.component_id)
         self._broker = broker
         self._max_payload = max_payload
-        self._router = ResponseRouter()
+        self._router = ResponseRouter(self._dropped)
         self._handlers: set[asyncio.Task[None]] = set()
-        self._pullers: list[MemoryPuller] = []
+        self._pullers: set[MemoryPuller] = set()
         self._open = False
 
     @property
     @override
     def max_payload(self) -> int:
+        self._check_open()
         return self._max_payload
 
     @override
@@ -78,9 +79,11 @@ class MemoryRequestPlane(RequestPlane):
         self._open = False
         self._broker.close_inbox(self._inbox)
         self._broker.serve_status(self.namespace, self.component_id, None)
-        for puller in self._pullers:
+        closed = PlaneClosedError(_NAME)
+        for puller in list(self._pullers):
+            puller.fail(closed)
             await puller.close()
-        self._router.fail_all(PlaneClosedError(_NAME))
+        self._router.fail_all(closed)
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=1.0)
         await gather_quietly(self._handlers)
@@ -94,16 +97,17 @@ class MemoryRequestPlane(RequestPlane):
         response_handler: ResponseHandler | None = None,
     ) -> ResponseStream:
         self._check_open()
+        posted = replace(request, reply_to=self._inbox)
+        data = encode_request(posted)  # first of all: it looks at every field's type
         subjects = OperatorSubjects(self.namespace, request.operator, request.version)
         if component_id is not None:
             check_name("component_id", component_id)
         if has_expired(request):
             raise DeadlineExceededError(request.id, request.operator, "queued")
-        posted = replace(request, reply_to=self._inbox)
-        data = self._check_size(encode_request(posted))
+        self._check_size(data)
         queued: list[QueuedRequest] = []
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
-        queued.append(self._broker.post(subjects, data, component_id))
+        queued.append(self._broker.post(subjects, data, component_id, request.deadline))
         if response_handler is not None:
             self._handle(stream, response_handler)
         return stream
@@ -114,8 +118,8 @@ class MemoryRequestPlane(RequestPlane):
         if slots < 1:
             raise InvalidArgumentError("slots", slots, "must be at least 1")
         subjects = OperatorSubjects(self.namespace, operator, version)
-        puller = MemoryPuller(self._broker, subjects, self.component_id, slots)
-        self._pullers.append(puller)
+        puller = MemoryPuller(self._broker, subjects, self.component_id, slots, self._pullers.discard)
+        self._pullers.add(puller)
         self._broker.attach(subjects, puller)
         return puller
 

@@ -85,8 +85,8 @@ class NatsPuller(RequestPuller):
             await self.close()
             raise
         for feed in feeds:
-            self._pulling.spawn(self._guard(feed.run()))
-        self._running.spawn(self._guard(self._stay_alive()))
+            self._pulling.spawn(self._guard(feed.run))
+        self._running.spawn(self._guard(self._stay_alive))
 
     async def __anext__(self) -> NatsDelivery:
         while True:
@@ -144,10 +144,10 @@ class NatsPuller(RequestPuller):
             await self._give_back(queued)
             self._withdrawn = True
 
-    async def _guard(self, work: Awaitable[None]) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         """Let the puller fail with what it cannot do without: its owner ends and is restarted, instead of idling."""
         try:
-            await work
+            await work()
         except Exception as error:  # noqa: BLE001 (whatever it is)
             _log.exception("pulling from %s failed", self._subjects.stream)
             self.fail(PlaneError(f"pulling from {self._subjects.stream} failed: {type(error).__name__}: {error}"))

@@ -71,7 +71,7 @@ class NatsRequestPlane(RequestPlane):
         self._stream_config = streams or StreamConfig()
         self._delivery_config = delivery or DeliveryConfig()
         self._inbox = response_inbox(self.namespace, self.component_id)
-        self._router = ResponseRouter()
+        self._router = ResponseRouter(self._dropped)
         self._pullers: set[NatsPuller] = set()
         self._handlers, self._tasks = OwnedTasks(), OwnedTasks()
         self._subjects = functools.lru_cache(maxsize=1024)(functools.partial(OperatorSubjects, self.namespace))
@@ -80,6 +80,7 @@ class NatsRequestPlane(RequestPlane):
     @property
     @override
     def max_payload(self) -> int:
+        self._check_open()
         return self._connection.max_payload
 
     @override
@@ -134,12 +135,12 @@ class NatsRequestPlane(RequestPlane):
         response_handler: ResponseHandler | None = None,
     ) -> ResponseStream:
         self._check_open()
+        posted = replace(request, reply_to=self._inbox)
+        data = encode_request(posted)  # first of all: it looks at every field's type
         key = ConsumerKey(self._subjects(request.operator, request.version), component_id)
         remaining = request.remaining()
         if remaining is not None and remaining <= 0:
             raise DeadlineExceededError(request.id, request.operator, "queued")
-        posted = replace(request, reply_to=self._inbox)
-        data = encode_request(posted)
         headers = None if remaining is None else time_to_live(remaining)
         self._check_size(len(data) + header_size(headers))
         receipt = Receipt(key)
