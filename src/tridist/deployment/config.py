@@ -106,7 +106,7 @@ class DeploymentConfig:
     """
 
     workers: tuple[WorkerReplicas, ...]
-    url: str | None = None
+    url: str | None = field(default=None, repr=False)
     nats_server: NatsServerConfig = field(default_factory=NatsServerConfig)
     planes: PlanesConfig = field(default_factory=PlanesConfig)
     restart: RestartPolicy = field(default_factory=RestartPolicy)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from tridist.errors import ConfigurationError, TridistError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
 from tridist.icp.messages import InferenceResponse, TensorReference
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
+from tridist.icp.nats.config import check_server_url
 from tridist.icp.request_plane import RequestPlane
 from tridist.icp.subjects import check_name
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
@@ -34,19 +35,21 @@ class PlanesConfig:
 
     Attributes:
         url: the NATS server, several of a cluster separated by commas, or ``memory://name``. By default what the
-            environment's ``TRIDIST_URL`` says, else ``nats://127.0.0.1:4222``.
+            environment's ``TRIDIST_URL`` says, else ``nats://127.0.0.1:4222``. It may hold a password, so the repr and
+            errors leave it out; `address` is for people to read.
         namespace: keeps deployments that share a server apart; by default ``TRIDIST_NAMESPACE``, else ``default``.
-        nats: credentials, TLS and time-outs of the connection; its own URLs and namespace are not used.
+        nats: credentials, TLS and time-outs of the connection; URL and namespace are said here, not there.
         streams: how request streams are made.
         delivery: how requests are delivered to workers.
         tensors: the data plane's settings.
 
     Raises:
-        ConfigurationError: the URL has a scheme that no plane serves.
+        ConfigurationError: the URL has a scheme that no plane serves, or cannot be read; or ``nats`` has URLs or a
+            namespace of its own.
         InvalidNameError: the namespace cannot be part of a subject.
     """
 
-    url: str = field(default_factory=lambda: os.environ.get(URL_VARIABLE) or DEFAULT_URL)
+    url: str = field(default_factory=lambda: os.environ.get(URL_VARIABLE) or DEFAULT_URL, repr=False)
     namespace: str = field(default_factory=lambda: os.environ.get(NAMESPACE_VARIABLE) or "default")
     nats: NatsConfig = field(default_factory=NatsConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
@@ -57,6 +60,15 @@ class PlanesConfig:
         check_name("namespace", self.namespace)
         if self.scheme not in _SCHEMES:
             raise ConfigurationError("url", self.scheme, f"has a scheme that is none of {', '.join(_SCHEMES)}")
+        if self.scheme != "memory":
+            if not self._servers:
+                raise ConfigurationError("url", "", "is empty")
+            for server in self._servers:
+                check_server_url("url", server)
+        for name in ("urls", "namespace"):
+            if getattr(self.nats, name) != getattr(_UNSET, name):
+                instead = "url" if name == "urls" else name
+                raise ConfigurationError(f"nats.{name}", "…", f"is not used here: say it in {instead!r}")
 
     @classmethod
     def of(cls, url: str | None = None, **options: Any) -> PlanesConfig:
@@ -74,7 +86,23 @@ class PlanesConfig:
     @property
     def scheme(self) -> str:
         """The URL's scheme; a plain ``host:port`` counts as ``nats``."""
-        return urlsplit(self.url).scheme if "://" in self.url else "nats"
+        scheme, separator, _ = self.url.partition("://")
+        if not separator:
+            return "nats"
+        return scheme.lower() if _SCHEME.fullmatch(scheme) else ""  # whatever else it is, it may be a password
+
+    @property
+    def address(self) -> str:
+        """The URL without credentials, for people to read."""
+        return self.url if self.scheme == "memory" else NatsConfig(urls=self._servers).address
+
+    @property
+    def _servers(self) -> tuple[str, ...]:
+        return tuple(url.strip() for url in self.url.split(",") if url.strip())
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+_UNSET = NatsConfig()
 
 
 class Planes:
@@ -122,8 +150,7 @@ class Planes:
 
 
 def _over_network(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
-    urls = tuple(url.strip() for url in config.url.split(",") if url.strip())
-    nats = replace(config.nats, urls=urls, namespace=config.namespace)
+    nats = replace(config.nats, urls=config._servers, namespace=config.namespace)  # noqa: SLF001 (of this module)
     return NatsRequestPlane(nats, config.streams, config.delivery), UcpDataPlane(config.tensors)
 
 

@@ -6,7 +6,7 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from tridist.errors import ConfigurationError
 from tridist.icp.subjects import check_name
@@ -97,6 +97,8 @@ class NatsConfig:
         check_name("namespace", self.namespace)
         if not self.servers:
             raise ConfigurationError("urls", "", "is empty")
+        for url in self.servers:
+            check_server_url("urls", url)
         if (self.user is None) != (self.password is None):
             raise ConfigurationError("user", "…", "and password go together")
         for name in ("connect_timeout", "reconnect_wait", "patience", "reply_timeout", "ping_interval"):
@@ -177,6 +179,34 @@ def _check_positive(name: str, value: float) -> None:
         raise ConfigurationError(name, value, "must be greater than 0")
 
 
+def check_server_url(field: str, url: object) -> None:
+    """Refuse a URL that nats-py and we might read differently, for then a part of a password may pass for the host.
+
+    Raises:
+        ConfigurationError: it is no URL of a server; the error does not repeat it, for it may hold a password.
+    """
+    reason = _fault(url)
+    if reason is not None:
+        raise ConfigurationError(field, "…", reason)
+
+
+def _fault(url: object) -> str | None:
+    if not isinstance(url, str):
+        return f"is a {type(url).__name__}, not a string"
+    try:
+        parts = _split(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "cannot be read as a URL; characters such as '/', '[' and '@' in a password are written %2F, %5B, %40"
+    if "@" in parts.path + parts.query + parts.fragment:
+        return "has an '@' behind its host; characters such as '/', '?' and '#' in a password are written %2F, %3F, %23"
+    return None if host else "names no host"
+
+
+def _split(url: str) -> SplitResult:
+    return urlsplit(url if "://" in url else f"nats://{url}")
+
+
 def _without_credentials(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
+    parts = _split(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"

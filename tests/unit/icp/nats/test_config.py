@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import traceback
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from tridist.errors import ConfigurationError, InvalidNameError
-from tridist.icp.nats import DeliveryConfig, NatsConfig, StreamConfig, TlsConfig
+from tridist.deployment.config import DeploymentConfig
+from tridist.errors import ConfigurationError, InvalidNameError, PlaneClosedError
+from tridist.icp.memory import MemoryBroker, MemoryRequestPlane
+from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig, TlsConfig
+from tridist.icp.planes import PlanesConfig
 
 
 def test_credentials_never_show():
@@ -14,6 +19,52 @@ def test_credentials_never_show():
     assert config.address == "nats://example.org:4222"
     assert NatsConfig(urls=("nats://tok@a:1", "b:2")).address == "nats://a:1, nats://b:2"
     assert all(word not in repr(config) for word in ("hunter2", "hunter3", "hunter4"))
+
+
+UNREADABLE = [
+    "nats://[::1",
+    "nats://user:hunter2/x@example.org",
+    "nats://user:hunter2?x@example.org",
+    "nats://user:hunter2#x@example.org",
+    "nats://user:hunter2[@example.org",
+    "nats://user:hunter2",
+    "user:hunter2/x@example.org",
+    "nats://example.org:http",
+    "nats://",
+    "nats://user:hunter2@",
+    "tls://a:1,nats://user:hunter2/x@b",
+]
+
+
+@pytest.mark.parametrize("url", UNREADABLE)
+def test_urls_that_may_be_read_in_two_ways_are_refused_and_not_repeated(url):
+    for make, field in (
+        (lambda: NatsConfig(urls=tuple(url.split(","))), "urls"),
+        (lambda: PlanesConfig.of(url), "url"),
+    ):
+        with pytest.raises(ConfigurationError) as raised:
+            make()
+        assert raised.value.field == field
+        assert "hunter2" not in "".join(traceback.format_exception(raised.value)[-1:]) + str(raised.value.attributes)
+        assert raised.value.__cause__ is None
+
+
+def test_planes_keep_the_password_of_their_url_to_themselves():
+    config = PlanesConfig(url="nats://bob:hunter2@a:1, tls://b:2")
+    assert "hunter2" not in repr(config)
+    assert config.address == "nats://a:1, tls://b:2"
+    assert PlanesConfig(url="memory://here").address == "memory://here"
+    assert not next(field for field in fields(DeploymentConfig) if field.name == "url").repr
+    with pytest.raises(ConfigurationError) as raised:
+        PlanesConfig(url="bob:hunter2@a://b")
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("nats", [{"urls": "nats://example.org"}, {"namespace": "mine"}])
+def test_a_url_or_namespace_that_would_be_ignored_is_refused(nats):
+    with pytest.raises(ConfigurationError) as raised:
+        PlanesConfig(nats=NatsConfig(**nats))
+    assert raised.value.field == f"nats.{next(iter(nats))}"
 
 
 @pytest.mark.parametrize(
@@ -38,3 +89,10 @@ def test_unusable_values_are_refused(make):
 def test_a_namespace_must_fit_a_subject():
     with pytest.raises(InvalidNameError):
         NatsConfig(namespace="a.b")
+
+
+def test_a_plane_that_was_not_opened_says_so():
+    with pytest.raises(PlaneClosedError):
+        _ = NatsRequestPlane("nats://example.org").max_payload
+    with pytest.raises(PlaneClosedError):
+        _ = MemoryRequestPlane(MemoryBroker()).max_payload
