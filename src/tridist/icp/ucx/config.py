@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tridist.errors import ConfigurationError
 from tridist.icp.data_plane import DEFAULT_INLINE_THRESHOLD, DEFAULT_LEASE
+
+SECRET_VARIABLE = "TRIDIST_SECRET"  # noqa: S105 (a name, no secret)
+"""Environment variable that holds the secret of peers, where the configuration names none."""
 
 _MAX_PORT = 65535
 _WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 (recognised, not bound by default)
@@ -22,7 +26,10 @@ class UcpDataPlaneConfig:
 
     Attributes:
         host: address to listen on. The default is reachable from this machine only; in a cluster, name the address of
-            the interface that the others reach, or ``0.0.0.0``.
+            the interface that the others reach, or ``0.0.0.0``. Then keep this port, and the ports that UCX itself
+            opens on that network, to a network whose every machine you trust: nothing is encrypted, who can connect and
+            has a reference can read its tensor, and a peer that sends UCX a malformed address ends the process. See
+            ``secret``.
         port: port to listen on; 0 takes any free one.
         advertised_host: what references name as the host; by default ``host``, or for a wildcard the address that this
             machine uses towards others.
@@ -38,6 +45,10 @@ class UcpDataPlaneConfig:
         max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors; when fewer
             descriptors are free at `open`, fewer peers are served.
         receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
+        secret: what all peers share; only those that know it are let through to UCX on ``port``. Peers with different
+            ones refuse each other. By default the environment variable ``TRIDIST_SECRET``; None, or that variable
+            empty, takes any peer. It hides nothing from those who can listen in on the network, and they can repeat a
+            greeting that they have seen.
 
     Raises:
         ConfigurationError: a value is out of range; ``field`` says which.
@@ -55,6 +66,7 @@ class UcpDataPlaneConfig:
     max_tensor_size: int = 1 << 40
     max_peers: int = 1024
     receive_pool: int = 512 << 20
+    secret: str | None = field(default_factory=lambda: os.environ.get(SECRET_VARIABLE) or None, repr=False)
 
     def __post_init__(self) -> None:
         self._check("host", self.host, bool(self.host), "is empty")
@@ -65,6 +77,8 @@ class UcpDataPlaneConfig:
         for name in ("inline_threshold", "close_grace", "receive_pool"):
             value = getattr(self, name)
             self._check(name, value, 0 <= value < math.inf, "is negative or not finite")
+        # The value stays out of the error, which may be logged.
+        self._check("secret", "an empty string", self.secret != "", "is empty")
         for name in ("max_tensor_size", "max_peers"):
             value = getattr(self, name)
             self._check(name, value, value > 0, "is not positive")

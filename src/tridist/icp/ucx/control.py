@@ -10,7 +10,8 @@ A connection carries frames. Every frame has a header of 8 bytes (little-endian)
 and a body by its kind:
 
     HELLO    msgpack map: process, UCX worker address and that address's digest. The first frame of both sides; what
-             else peers must agree on before UCX sees a byte of theirs belongs here, unknown fields are ignored.
+             else peers must agree on before UCX sees a byte of theirs belongs here, unknown fields are ignored. The
+             digest is SHA-256, keyed (HMAC) where peers share a secret.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
     REPLY    status, transfer number, size, tensor id
 
@@ -126,8 +127,8 @@ class Reply:
 Frame = Hello | Request | Reply
 
 
-def encode(frame: Frame) -> bytes:
-    """The bytes of a frame, header included."""
+def encode(frame: Frame, secret: str | None = None) -> bytes:
+    """The bytes of a frame, header included; ``secret`` keys the digest of a hello."""
     if isinstance(frame, Request):
         tensor_id = bytes.fromhex(frame.tensor_id)
         lease = _within_limits(frame.lease)
@@ -137,16 +138,21 @@ def encode(frame: Frame) -> bytes:
         body = _REPLY.pack(frame.status, frame.transfer, frame.size, bytes.fromhex(frame.tensor_id))
         return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.REPLY, len(body)) + body
     body = encode_map(
-        "hello", {"address": frame.address, "digest": _digest(frame.address), "component": frame.component}
+        "hello", {"address": frame.address, "digest": _digest(frame.address, secret), "component": frame.component}
     )
     return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.HELLO, len(body)) + body
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; never holds more than one incomplete frame."""
+    """Cuts a byte stream into frames; never holds more than one incomplete frame.
 
-    def __init__(self) -> None:
+    Args:
+        secret: what the peer's hello has to be made with; None when peers share none.
+    """
+
+    def __init__(self, secret: str | None = None) -> None:
         self._buffer = bytearray()
+        self._secret = secret
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take what arrived; returns the frames that are complete now.
@@ -163,10 +169,13 @@ class FrameReader:
             end = start + _HEADER.size + length
             if len(self._buffer) < end:
                 break
-            frames.append(_DECODERS[kind](bytes(self._buffer[start + _HEADER.size : end])))
+            frames.append(self._decode(kind, bytes(self._buffer[start + _HEADER.size : end])))
             start = end
         del self._buffer[:start]
         return frames
+
+    def _decode(self, kind: Kind, body: bytes) -> Frame:
+        return _decode_hello(body, self._secret) if kind is Kind.HELLO else _DECODERS[kind](body)
 
 
 def _read_header(buffer: bytearray, start: int) -> tuple[Kind, int]:
@@ -183,20 +192,23 @@ def _read_header(buffer: bytearray, start: int) -> tuple[Kind, int]:
     return Kind(kind), length
 
 
-def _decode_hello(body: bytes) -> Hello:
+def _decode_hello(body: bytes, secret: str | None) -> Hello:
     reader = decode_map(body, "hello")
     address = reader.optional("address", bytes)
     if not address or len(address) > MAX_ADDRESS:
         raise reader.fail("address", f"is missing, empty or longer than {MAX_ADDRESS} bytes")
-    if not hmac.compare_digest(reader.optional("digest", bytes) or b"", _digest(address)):
-        raise reader.fail("digest", "is missing or not that of the address")
+    if not hmac.compare_digest(reader.optional("digest", bytes) or b"", _digest(address, secret)):
+        raise reader.fail("digest", "is missing or not that of the address (made with another secret?)")
     return Hello(address, reader.text("component", "", max_length=256))
 
 
-def _digest(address: bytes) -> bytes:
+def _digest(address: bytes, secret: str | None) -> bytes:
     # UCX aborts the process over an address that is none, so no byte may have changed on the way. A peer that means
-    # harm can still compute this; keyed with a secret that only peers share, it could not.
-    return hashlib.sha256(address).digest()
+    # harm can compute the plain digest, but not the one that is keyed with a secret.
+    if secret is None:
+        return hashlib.sha256(address).digest()
+    # Environment variables that are not UTF-8 come with surrogates in them.
+    return hmac.digest(secret.encode(errors="surrogatepass"), address, "sha256")
 
 
 def _decode_request(body: bytes) -> Request:
@@ -228,7 +240,6 @@ _LENGTHS = {
     Kind.REPLY: (_REPLY.size, _REPLY.size),
 }
 _DECODERS: Mapping[Kind, Callable[[bytes], Frame]] = {
-    Kind.HELLO: _decode_hello,
     Kind.REQUEST: _decode_request,
     Kind.REPLY: _decode_reply,
 }

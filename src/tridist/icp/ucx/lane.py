@@ -112,6 +112,7 @@ class Lane:
     def _make_worker(self) -> tuple[Any, int, bytes]:
         """A worker, its event descriptor and its address."""
         if not descriptors.plenty():
+            _LOG.warning("no connection: fewer than %d file descriptors are left", descriptors.RESERVE)
             raise LaneError(f"fewer than {descriptors.RESERVE} file descriptors are left (see ulimit -n)")
         worker: Any = None
         try:

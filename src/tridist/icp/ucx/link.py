@@ -44,7 +44,7 @@ class Link(asyncio.Protocol):
         self._context = context
         self._config = config
         self._loop = context.thread.loop
-        self._frames = FrameReader()
+        self._frames = FrameReader(config.secret)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
         self.lane: Lane | None = None
@@ -84,7 +84,8 @@ class Link(asyncio.Protocol):
 
     def say_hello(self, address: bytes) -> None:
         """Send this side's hello."""
-        self.write(encode(Hello(address, f"{socket.gethostname()}/{os.getpid()}")))
+        hello = Hello(address, f"{socket.gethostname()}/{os.getpid()}")
+        self.write(encode(hello, self._config.secret))
 
     def write(self, data: bytes) -> None:
         """Send a frame; into the void when the link has ended."""

@@ -12,7 +12,7 @@ from tridist.icp.status import DataPlaneStatistics
 from tridist.icp.tensor_store import TensorStore
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.buffers import BufferPool
-from tridist.icp.ucx.config import UcpDataPlaneConfig
+from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
 from tridist.icp.ucx.connection import Connections
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.server import Counters, Server
@@ -47,6 +47,8 @@ class Session:
             MissingExtraError: ucxx is not installed.
             ConnectionFailedError: the address cannot be listened on.
         """
+        if not config.loopback:
+            _warn_of_exposure(config)
         session, cancelled = await to_the_end(cls._start(config))
         if cancelled is not None:
             await to_the_end(session.stop(0.0))
@@ -157,3 +159,15 @@ class Session:
             # The pool hands out memory that work queued on the stream may still use; UCX does not wait for streams.
             cupy.cuda.get_current_stream().synchronize()
         return buffer
+
+
+def _warn_of_exposure(config: UcpDataPlaneConfig) -> None:
+    if config.secret is None:
+        _LOG.warning(
+            "the data plane listens on %s and peers are not authenticated: whoever reaches its port can end this "
+            "process. Keep it to a trusted network, and set a secret (%s)",
+            config.host,
+            SECRET_VARIABLE,
+        )
+    else:
+        _LOG.info("the data plane listens on %s, unencrypted: keep it to a trusted network", config.host)

@@ -8,6 +8,7 @@ import pytest
 
 from tridist.errors import ConfigurationError, MissingExtraError
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig, environment
+from tridist.icp.ucx.config import SECRET_VARIABLE
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig, environment
         ("receive_pool", -1),
         ("max_tensor_size", 0),
         ("max_peers", 0),
+        ("secret", ""),
     ],
 )
 def test_values_out_of_range_are_refused_by_name(field, value):
@@ -46,6 +48,21 @@ def test_a_wildcard_is_never_advertised():
     assert UcpDataPlaneConfig(host="0.0.0.0").advertised() not in {"0.0.0.0", ""}  # noqa: S104
     assert UcpDataPlaneConfig(host="0.0.0.0", advertised_host="node7").advertised() == "node7"  # noqa: S104
     assert UcpDataPlaneConfig(host="10.0.0.7").advertised() == "10.0.0.7"
+
+
+def test_the_secret_comes_from_the_environment_and_is_never_shown(monkeypatch):
+    given = "from the environment"
+    monkeypatch.setenv(SECRET_VARIABLE, given)
+    assert UcpDataPlaneConfig().secret == given
+    assert UcpDataPlaneConfig(secret=given[:5]).secret == given[:5]
+    assert UcpDataPlaneConfig(secret=None).secret is None
+    assert "environment" not in repr(UcpDataPlaneConfig())
+    for nothing in ("", None):
+        if nothing is None:
+            monkeypatch.delenv(SECRET_VARIABLE)
+        else:
+            monkeypatch.setenv(SECRET_VARIABLE, nothing)
+        assert UcpDataPlaneConfig().secret is None
 
 
 def test_the_time_for_a_transfer_grows_with_its_size():

@@ -120,6 +120,17 @@ def test_a_lease_out_of_range_costs_nobody_the_link(lease, granted):
     assert written.lease == granted
 
 
+@pytest.mark.parametrize("secret", ["", "s", "grün", "not UTF-8: \udcff", "x" * 1000])
+def test_a_hello_is_read_with_its_own_secret_only(secret):
+    hello = Hello(b"address", "host/1")
+    assert FrameReader(secret).feed(encode(hello, secret)) == [hello]
+    for other in (None, secret + "x"):
+        for made_with, read_with in ((secret, other), (other, secret)):
+            with pytest.raises(InvalidMessageError) as raised:
+                FrameReader(read_with).feed(encode(hello, made_with))
+            assert raised.value.field == "digest"
+
+
 @pytest.mark.parametrize("operation", [0, 4, 255])
 def test_an_unknown_operation_is_refused(operation):
     stream = bytearray(encode(Request(Operation.GET, 1, "0" * 32)))
