@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from typing import Any
 
 import numpy as np
 
+from tridist.errors import InvalidTensorError
+from tridist.icp.data_types import DataType as ProtocolType
+from tridist.icp.string_tensor import decode_strings, encode_strings
 from tridist.triton.capi.enums import DataType
 from tridist.triton.exceptions import InvalidArgumentError
 
-_NUMPY_NAMES: dict[DataType, str] = {
-    DataType.BOOL: "bool",
-    DataType.UINT8: "uint8",
-    DataType.UINT16: "uint16",
-    DataType.UINT32: "uint32",
-    DataType.UINT64: "uint64",
-    DataType.INT8: "int8",
-    DataType.INT16: "int16",
-    DataType.INT32: "int32",
-    DataType.INT64: "int64",
-    DataType.FP16: "float16",
-    DataType.FP32: "float32",
-    DataType.FP64: "float64",
+# Triton's types are the protocol's, by the same names.
+_TO_NUMPY: dict[DataType, np.dtype[Any]] = {
+    DataType[known.value]: known.numpy_dtype for known in ProtocolType if known is not ProtocolType.BYTES
 }
-_TO_NUMPY: dict[DataType, np.dtype[Any]] = {data_type: np.dtype(name) for data_type, name in _NUMPY_NAMES.items()}
-_FROM_NUMPY_NAME: dict[str, DataType] = {
-    **{name: data_type for data_type, name in _NUMPY_NAMES.items()},
-    "bfloat16": DataType.BF16,  # the name that ml_dtypes registers; numpy has no such type
-}
-# Without byte-swapped types, which compare unequal. numpy takes ten microseconds to spell a type's name.
+# For speed. Without byte-swapped types, which compare unequal.
 _known: dict[np.dtype[Any], DataType] = {dtype: data_type for data_type, dtype in _TO_NUMPY.items()}
-_BYTES_KINDS = frozenset("OSU")
 
 # DLPack's type codes (DLDataTypeCode): signed, unsigned, float, bfloat, bool.
 _TO_DLPACK: dict[DataType, tuple[int, int]] = {
@@ -50,7 +36,6 @@ _TO_DLPACK: dict[DataType, tuple[int, int]] = {
     DataType.BF16: (4, 16),
 }
 _FROM_DLPACK = {code: data_type for data_type, code in _TO_DLPACK.items()}
-_LENGTH = struct.Struct("<I")
 
 
 def from_numpy(dtype: np.dtype[Any]) -> DataType:
@@ -62,12 +47,10 @@ def from_numpy(dtype: np.dtype[Any]) -> DataType:
     known = _known.get(dtype)
     if known is not None:
         return known
-    if dtype.kind in _BYTES_KINDS:
-        return DataType.BYTES
     try:
-        return _FROM_NUMPY_NAME[dtype.name]
-    except KeyError:
-        raise InvalidArgumentError(f"numpy type {dtype} has no Triton data type") from None
+        return DataType[ProtocolType.from_numpy(dtype).value]
+    except InvalidTensorError as error:
+        raise InvalidArgumentError(f"numpy type {dtype} has no Triton data type") from error
 
 
 def to_numpy(data_type: DataType) -> np.dtype[Any]:
@@ -76,10 +59,6 @@ def to_numpy(data_type: DataType) -> np.dtype[Any]:
     Raises:
         InvalidArgumentError: for BYTES and INVALID, whose elements have no fixed size.
     """
-    if data_type == DataType.BF16:
-        import ml_dtypes  # noqa: PLC0415  # only BF16 needs it
-
-        return np.dtype(ml_dtypes.bfloat16)
     try:
         return _TO_NUMPY[data_type]
     except KeyError:
@@ -120,12 +99,14 @@ def encode_bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     Returns:
         a one-dimensional uint8 array.
+
+    Raises:
+        InvalidArgumentError: an element is neither text nor bytes, no valid Unicode, or too long.
     """
-    parts: list[bytes] = []
-    for item in array.ravel().tolist():
-        data = item if isinstance(item, bytes) else str(item).encode()
-        parts += (_LENGTH.pack(len(data)), data)
-    return np.frombuffer(b"".join(parts), dtype=np.uint8)
+    try:
+        return np.frombuffer(encode_strings(array), dtype=np.uint8)
+    except InvalidTensorError as error:
+        raise InvalidArgumentError(f"BYTES {error.message}") from error
 
 
 def decode_bytes(data: memoryview, shape: tuple[int, ...]) -> np.ndarray[Any, Any]:
@@ -134,18 +115,7 @@ def decode_bytes(data: memoryview, shape: tuple[int, ...]) -> np.ndarray[Any, An
     Raises:
         InvalidArgumentError: the data ends within an element, or holds another number of elements than the shape.
     """
-    items: list[bytes] = []
-    position = 0
-    while position < len(data):
-        start = position + _LENGTH.size
-        end = start + _LENGTH.unpack_from(data, position)[0] if start <= len(data) else len(data) + 1
-        if end > len(data):
-            raise InvalidArgumentError(f"BYTES data of {len(data)} bytes ends within element {len(items)}")
-        items.append(bytes(data[start:end]))
-        position = end
-    result = np.empty(len(items), dtype=np.object_)
-    result[:] = items
     try:
-        return result.reshape(shape)
-    except ValueError:
-        raise InvalidArgumentError(f"BYTES data holds {len(items)} elements, the shape is {list(shape)}") from None
+        return decode_strings(data, shape)
+    except InvalidTensorError as error:
+        raise InvalidArgumentError(f"BYTES {error.message}, for the shape {list(shape)}") from error

@@ -159,8 +159,16 @@ def test_malformed_bytes_are_refused(data):
 
 
 def test_bytes_of_another_number_than_the_shape_are_refused():
-    with pytest.raises(InvalidArgumentError, match="1 elements"):
+    with pytest.raises(InvalidArgumentError, match=r"element 1 of 2.*shape \[2\]"):
         datatypes.decode_bytes(memoryview(b"\x01\0\0\0a"), (2,))
+    with pytest.raises(InvalidArgumentError, match="goes on after the 1 elements"):
+        datatypes.decode_bytes(memoryview(b"\x01\0\0\0a" * 2), (1,))
+
+
+@pytest.mark.parametrize("item", [1, None, "\ud800"])
+def test_what_is_neither_text_nor_bytes_is_no_element(item):
+    with pytest.raises(InvalidArgumentError, match="BYTES element"):
+        Tensor.from_object(np.array([item], dtype=np.object_))
 
 
 @pytest.mark.parametrize(
