@@ -36,15 +36,15 @@ async def _look(planes: PlanesConfig, kind: str, facts: dict[str, object]) -> Ou
         advice = "start a nats-server with JetStream there (nats-server -js), or name another with --url"
         return Outcome(status="problem", summary=error.message, advice=advice)
     try:
-        took = await _time_jetstream(plane.queues)
+        took, max_payload = await _time_jetstream(plane.queues), plane.max_payload
     except ConnectionFailedError as error:
         advice = "start it with JetStream (nats-server -js), and allow this user the subjects $JS.API.>"
         return Outcome(status="problem", summary=f"{address}: no JetStream: {error.reason}", advice=advice)
     finally:
         await plane.close()
-    facts = {**facts, "address": address, "max_payload": plane.max_payload, "jetstream_seconds": took}
+    facts = {**facts, "address": address, "max_payload": max_payload, "jetstream_seconds": took}
     summary = (
-        f"{kind}server at {address} with JetStream, messages up to {plane.max_payload // 1024} KiB, "
+        f"{kind}server at {address} with JetStream, messages up to {max_payload // 1024} KiB, "
         f"answers in {took * _MICROSECONDS:.0f} us"
     )
     return Outcome(status="ok", summary=summary, facts=facts)
