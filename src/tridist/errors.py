@@ -188,7 +188,8 @@ class MessageTooLargeError(TridistError):
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__(
-            f"the message has {size} bytes and the server takes {limit}: send its tensors by reference",
+            f"the message has {size} bytes and the server takes {limit}: send large tensors by reference, and what is"
+            " large in parameters as a tensor",
             size=size,
             limit=limit,
         )
@@ -262,7 +263,8 @@ class OperatorError(TridistError):
 
     def __init__(self, operator: str, exception: BaseException) -> None:
         name = type(exception).__name__
-        super().__init__(f"operator {operator!r} raised {name}: {exception}", operator=operator, exception=name)
+        text = f"operator {operator!r} raised {name}: {describe(exception)}"
+        super().__init__(text, operator=operator, exception=name)
 
 
 class OperatorLoadError(TridistError):
@@ -389,6 +391,14 @@ _REPR = reprlib.Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 4 * _SHOWN_CHARACTERS
 _REPR.maxlist = _REPR.maxtuple = _REPR.maxarray = _REPR.maxset = _REPR.maxdict = _SHOWN_CHARACTERS // 2
 _REPR.maxlevel = 4
+
+
+def describe(error: BaseException) -> str:
+    """An exception's text, even of one that cannot say it."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 (user code)
+        return "(its text cannot be had)"
 
 
 def shorten(value: object) -> str:

@@ -44,6 +44,8 @@ class Outgoing:
             InvalidArgumentError: a name is not a string.
             InvalidTensorError: a value is no tensor; ``field`` names it.
         """
+        if not isinstance(tensors, Mapping):
+            raise InvalidArgumentError(field, tensors, "is no mapping of names to tensors")
         return {_checked(name, field): await self._put(value, f"{field}.{name}") for name, value in tensors.items()}
 
     async def _put(self, value: Any, field: str) -> TensorReference:
@@ -82,4 +84,4 @@ def _takes_long(value: Any) -> bool:
         return isinstance(value, (list, tuple)) and len(value) > _MANY_ITEMS
     if value.dtype.kind in "OSU":
         return value.size > _MANY_ITEMS
-    return value.nbytes > _MANY_BYTES and not value.flags.c_contiguous
+    return value.nbytes > _MANY_BYTES and not (value.flags.c_contiguous and value.dtype.isnative)

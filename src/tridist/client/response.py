@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
-from tridist.icp.data_plane import DataPlane, fetch_all
+from tridist.icp.data_plane import DataPlane, arrays_of, fetch_all
 from tridist.icp.devices import Device
 from tridist.icp.messages import InferenceResponse, Parameter, TensorReference
 
@@ -72,4 +72,4 @@ async def _resolve(references: Mapping[str, TensorReference], plane: DataPlane, 
         for reference in references.values():
             if not reference.inlined:
                 await plane.release(reference)
-    return {name: tensor.array() for name, tensor in tensors.items()}
+    return await arrays_of(tensors)

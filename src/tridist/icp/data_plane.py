@@ -13,9 +13,11 @@ import asyncio
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 from tridist.errors import InvalidArgumentError, TransferError
+from tridist.icp.data_types import DataType
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
@@ -24,6 +26,8 @@ from tridist.icp.tensor import Tensor
 DEFAULT_LEASE = 120.0
 """Seconds after which a reference that nobody released is dropped: long enough for a slow consumer, short enough that a
 dead one's tensors do not pile up."""
+
+_MANY_STRINGS = 10_000
 
 DEFAULT_INLINE_THRESHOLD = 64 * 1024
 """Tensors of at most this many bytes ride in the message. docs/performance.md shows the measurement behind it."""
@@ -162,6 +166,18 @@ async def fetch_all(
         name: from_inlined(reference, device) if reference.inlined else next(fetched)
         for name, reference in references.items()
     }
+
+
+async def arrays_of(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The tensors as arrays; many strings are taken apart in a thread, since that takes Python its time."""
+    return {
+        name: await asyncio.to_thread(tensor.array) if _has_many_strings(tensor) else tensor.array()
+        for name, tensor in tensors.items()
+    }
+
+
+def _has_many_strings(tensor: Tensor) -> bool:
+    return tensor.data_type is DataType.BYTES and prod(tensor.shape) > _MANY_STRINGS
 
 
 def check_fetched(reference: TensorReference, tensor: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
-from tridist.errors import InvalidArgumentError
+from tridist.errors import InvalidArgumentError, describe
 from tridist.operators.base import OperatorRequest, OperatorResponse
 
 _log = logging.getLogger(__name__)
@@ -47,11 +47,16 @@ class Work:
 
     Args:
         execution: how the operator is run.
+
+    Attributes:
+        abandoned: set by whoever cancels the run; a cancellation that comes out of it without this is the operator's
+            own.
     """
 
-    __slots__ = ("_closing", "_execution", "_step")
+    __slots__ = ("_closing", "_execution", "_step", "abandoned")
 
     def __init__(self, execution: Execution) -> None:
+        self.abandoned = False
         self._execution = execution
         self._step: asyncio.Future[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -70,8 +75,10 @@ class Work:
             answer = await self._in_thread(partial(execute, request))
             # A plain function may return what another one, asynchronous, made.
             return as_response(await answer if inspect.isawaitable(answer) else answer)
-        except SystemExit as error:
-            raise _exit(error) from error
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            raise _as_failure(error) from error
 
     async def stream(self, request: OperatorRequest) -> AsyncGenerator[OperatorResponse, None]:
         """Every answer of an operator that streams, as it comes; raises what `once` raises."""
@@ -80,8 +87,10 @@ class Work:
             try:
                 async for answer in source:
                     yield as_response(answer)
-            except SystemExit as error:
-                raise _exit(error) from error
+            except (Exception, asyncio.CancelledError, GeneratorExit):
+                raise
+            except BaseException as error:
+                raise _as_failure(error) from error
 
     async def ended(self) -> None:
         """Wait until nothing of the run is in a thread any more."""
@@ -135,11 +144,16 @@ def _contained(call: Callable[[], T]) -> T:
     """Run user code in a thread; what a future cannot hold, or what would end the event loop, becomes an error."""
     try:
         return call()
-    except StopIteration as error:
-        raise RuntimeError("the operator raised StopIteration") from error
-    except SystemExit as error:
-        raise _exit(error) from error
+    except (StopIteration, asyncio.CancelledError) as error:
+        raise _as_failure(error) from error
+    except Exception:
+        raise
+    except BaseException as error:
+        raise _as_failure(error) from error
 
 
-def _exit(error: SystemExit) -> RuntimeError:
-    return RuntimeError(f"the operator called sys.exit({error.code!r})")
+def _as_failure(error: BaseException) -> RuntimeError:
+    """What is no ordinary exception (sys.exit, a panic of native code), as one: it is this request's failure alone."""
+    if isinstance(error, SystemExit):
+        return RuntimeError(f"the operator called sys.exit({error.code!r})")
+    return RuntimeError(f"the operator raised {type(error).__name__}: {describe(error)}")

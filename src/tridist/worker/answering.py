@@ -19,7 +19,7 @@ from tridist.errors import (
     PlaneClosedError,
     TridistError,
 )
-from tridist.icp.data_plane import fetch_all
+from tridist.icp.data_plane import arrays_of, fetch_all
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery
@@ -27,9 +27,15 @@ from tridist.operators import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.execution import Execution, Work
 
 if sys.version_info >= (3, 11):
-    from asyncio import timeout
+    from asyncio import Timeout, timeout
+
+    def _expired(limit: Timeout) -> bool:
+        return limit.expired()
 else:
-    from async_timeout import timeout
+    from async_timeout import Timeout, timeout
+
+    def _expired(limit: Timeout) -> bool:
+        return limit.expired
 
 
 class Answering:
@@ -68,24 +74,32 @@ class Answering:
         except TridistError as error:
             await conversation.fail(error)
             return False
-        except Exception as error:
-            self._operator.logger.exception("request %s: the operator raised", delivery.request.id)
-            await conversation.fail(OperatorError(self._operator.context.name, error))
+        except asyncio.CancelledError as error:
+            if work.abandoned:
+                raise
+            # Nobody cancelled us: the operator let a cancellation of its own out.
+            await self._failed(delivery, conversation, error)
+            return False
+        except Exception as error:  # noqa: BLE001 (user code)
+            await self._failed(delivery, conversation, error)
             return False
         finally:
             await conversation.scope.close()
         return True
 
+    async def _failed(self, delivery: Delivery, conversation: _Conversation, error: BaseException) -> None:
+        self._operator.logger.error("request %s: the operator raised", delivery.request.id, exc_info=error)
+        await conversation.fail(OperatorError(self._operator.context.name, error))
+
     async def _within_deadline(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         request = delivery.request
-        remaining = request.remaining()
+        limit = timeout(request.remaining())
         try:
-            async with timeout(remaining):
+            async with limit:
                 await self._run(delivery, conversation, work)
         except asyncio.TimeoutError:
-            remaining = request.remaining()
-            if remaining is None or remaining > 0:
-                raise  # not our deadline: the operator's own business with time
+            if not _expired(limit):
+                raise  # the operator's own business with time
             raise DeadlineExceededError(request.id, request.operator, "running") from None
 
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
@@ -107,7 +121,7 @@ class Answering:
         tensors = await fetch_all(plane, references)
         if self._operator.receives == "tensors":
             return tensors
-        return {name: tensor.array() for name, tensor in tensors.items()}
+        return await arrays_of(tensors)
 
 
 class _Conversation:

@@ -13,7 +13,7 @@ from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, RequestPuller
 from tridist.icp.status import OperatorStatus
 from tridist.operators import Operator, OperatorContext, SharedResources
-from tridist.operators.execution import Execution
+from tridist.operators.execution import Execution, Work
 from tridist.worker.answering import Answering
 from tridist.worker.config import OperatorConfig
 from tridist.worker.loader import load_operator
@@ -40,7 +40,7 @@ class OperatorHost:
         self._operator: Operator | None = None
         self._puller: RequestPuller | None = None
         self._pulling: asyncio.Task[None] | None = None
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Work] = {}
         self._completed = 0
         self._failed = 0
 
@@ -89,7 +89,8 @@ class OperatorHost:
         """Wait for the requests that run; after ``grace_period`` seconds cancel them and give them back."""
         if self._running:
             await asyncio.wait(self._running, timeout=grace_period)
-        for task in self._running:
+        for task, work in self._running.items():
+            work.abandoned = True
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
         if self._puller is not None:
@@ -118,18 +119,18 @@ class OperatorHost:
 
     async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
         async for delivery in puller:
-            task = asyncio.create_task(self._serve(delivery, answering))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            work = answering.begin()
+            task = asyncio.create_task(self._serve(delivery, answering, work))
+            self._running[task] = work
+            task.add_done_callback(self._running.pop)
 
-    async def _serve(self, delivery: Delivery, answering: Answering) -> None:
-        work = answering.begin()
+    async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
         try:
             succeeded = await answering.answer(delivery, work)
         except asyncio.CancelledError:
             await _settle(delivery.give_back())
             raise
-        except Exception:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
+        except BaseException:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
             # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
             _log.exception("request %s: its response could not be posted", delivery.request.id)
             self._failed += 1

@@ -95,6 +95,23 @@ async def test_a_deadline_ends_the_operator_s_work():
         assert hosted.worker.status().operators[0].running == 0
 
 
+async def test_a_deadline_is_always_called_one():
+    config = tridist.OperatorConfig(name="stuck", implementation=stuck, max_in_flight=100)
+    async with hosting(config) as hosted:
+        calls = [_single(hosted.client, "stuck", timeout=0.05 + number / 2000) for number in range(200)]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {errors.DeadlineExceededError}
+
+
+async def test_an_operator_s_own_timeout_is_its_failure():
+    async def impatient():
+        await asyncio.wait_for(asyncio.sleep(10), 0.01)
+
+    async with hosting(impatient) as hosted:
+        with pytest.raises(errors.OperatorError, match="TimeoutError"):
+            await hosted.client.post_request("impatient", timeout=5)
+
+
 async def test_nested_requests_inherit_the_deadline():
     seen = []
 
@@ -299,14 +316,57 @@ async def leaving_async():
     sys.exit(4)
 
 
+class Panic(BaseException):
+    """As native extensions raise it."""
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+def panicking():
+    raise Panic("in native code")
+
+
+async def panicking_async():
+    raise Panic("in native code")
+
+
+async def panicking_stream():
+    yield {}
+    raise Panic("in native code")
+
+
+async def cancelling():
+    raise asyncio.CancelledError
+
+
+async def mute():
+    raise MuteError
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
-    [(stopping, "StopIteration"), (leaving, r"sys\.exit\(3\)"), (leaving_async, r"sys\.exit\(4\)")],
+    [
+        (stopping, "StopIteration"),
+        (leaving, r"sys\.exit\(3\)"),
+        (leaving_async, r"sys\.exit\(4\)"),
+        (panicking, "raised Panic: in native code"),
+        (panicking_async, "raised Panic: in native code"),
+        (panicking_stream, "raised Panic: in native code"),
+        (cancelling, "CancelledError"),
+        (mute, "cannot be had"),
+    ],
 )
 async def test_what_would_end_a_program_ends_only_the_request(function, text):
-    async with hosting(function, echo) as hosted:
-        with pytest.raises(errors.OperatorError, match=text):
-            await hosted.client.post_request(function.__name__, timeout=5)
+    config = tridist.OperatorConfig(name=function.__name__, implementation=function, max_in_flight=1)
+    async with hosting(config, echo) as hosted:
+        for _ in range(3):
+            with pytest.raises(errors.OperatorError, match=text):
+                async for _ in hosted.client.post_request(function.__name__, timeout=5):
+                    pass
+        assert hosted.worker.status().operators[0].failed == 3
         assert int((await hosted.client.post_request("echo", {"x": 1}))["y"]) == 1
 
 
