@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,7 +65,8 @@ async def test_a_check_that_hangs_crashes_or_raises_is_a_finding_and_the_rest_go
 
 async def test_the_children_of_a_check_that_hangs_end_with_it(with_support_checks, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("TEST_PID_FILE", str(tmp_path / "pid"))
-    await run(doctor_checks.CHECKS[0])
+    # Long enough for it to have got as far as having children, on a busy machine too.
+    await run(replace(doctor_checks.CHECKS[0], timeout=8))
     pid = int((tmp_path / "pid").read_text())
     await until(lambda: gone(pid), 5)
 
