@@ -186,6 +186,20 @@ async def test_never_more_shared_requests_are_out_than_there_are_slots(client, w
         assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
 
 
+@pytest.mark.parametrize("before", [0, 3, 7, 11])
+async def test_every_slot_can_be_filled_whatever_came_before(client, worker, before):
+    puller = await worker.pull_requests("echo", slots=16)
+    for _ in range(before):
+        await client.post_request(a_request())
+        await echo_one(worker, puller)
+    for _ in range(20):
+        await client.post_request(a_request())
+    held = [await next_of(puller) for _ in range(16)]
+    assert await nothing_from(puller)
+    for delivery in held:
+        await delivery.ack()
+
+
 async def test_a_busy_worker_leaves_requests_to_an_idle_one(client, open_plane):
     busy, idle = await open_plane(), await open_plane()
     busy_puller = await busy.pull_requests("echo", slots=1)

@@ -193,6 +193,7 @@ class Feed:
             return
         self.ledger.take()
         self._take(message, ack)
+        self.refill()  # slots that became free while enough was asked for are worth asking for by now
 
     def _hear(self, status: Status, subject: str) -> None:
         inbox, _, token = subject.rpartition(".")
