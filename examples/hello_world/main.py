@@ -37,7 +37,11 @@ def deployment_config() -> DeploymentConfig:
         tridist.OperatorConfig(name="decoder", implementation="triton", repository=MODELS),
         tridist.OperatorConfig(name="aggregator", implementation="pipeline:Aggregator", max_in_flight=64),
     )
-    workers = (tridist.WorkerConfig(name=operator.name, operators=(operator,)) for operator in operators)
+    # Interrupted, all three drain at once, and requests in one wait for another that has stopped: not for long.
+    workers = (
+        tridist.WorkerConfig(name=operator.name, operators=(operator,), grace_period=3, linger=1)
+        for operator in operators
+    )
     return DeploymentConfig(
         workers=tuple(WorkerReplicas(worker=worker) for worker in workers),
         planes=tridist.PlanesConfig(namespace="hello-world"),
@@ -45,8 +49,8 @@ def deployment_config() -> DeploymentConfig:
     )
 
 
-async def hello(console: Console, arguments: argparse.Namespace) -> int:
-    """Run it all; returns the exit code."""
+async def hello(console: Console, arguments: argparse.Namespace, stopping: asyncio.Event) -> int:
+    """Run it all, and set ``stopping`` when only the end is left; returns the exit code."""
 
     def tell(event: DeploymentEvent) -> None:
         if isinstance(event, WorkerReady):
@@ -59,6 +63,7 @@ async def hello(console: Console, arguments: argparse.Namespace) -> int:
     ):
         outcome = await _send(console, client, arguments)
         report.show(console, outcome, await client.workers(), client.statistics())
+        stopping.set()
     return 1 if outcome.errors else 0
 
 
@@ -87,22 +92,36 @@ def _positive(text: str) -> int:
     return value
 
 
-async def _until_interrupted(main: Coroutine[Any, Any, int]) -> int:
-    """Run ``main``; Ctrl-C and SIGTERM cancel it, so that everything it started is ended in order."""
+async def _until_interrupted(main: Coroutine[Any, Any, int], stopping: asyncio.Event) -> int:
+    """Run ``main``; Ctrl-C and SIGTERM cancel it, so that everything it started is ended in order.
+
+    Once, and not when it is ending already: that takes a few seconds, and breaking it off would leave things behind.
+    """
     loop = asyncio.get_running_loop()
     task = loop.create_task(main)
+
+    def interrupt() -> None:
+        if not stopping.is_set():
+            stopping.set()
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, interrupt)
     with contextlib.suppress(asyncio.CancelledError):
         return await task
     return INTERRUPTED
+
+
+async def _run(console: Console, arguments: argparse.Namespace) -> int:
+    stopping = asyncio.Event()
+    return await _until_interrupted(hello(console, arguments, stopping), stopping)
 
 
 def run(arguments: list[str]) -> int:
     """Run hello world; returns the exit code: 0, 1 when something went wrong, 130 when interrupted."""
     console = Console()
     try:
-        code = asyncio.run(_until_interrupted(hello(console, parse(arguments))))
+        code = asyncio.run(_run(console, parse(arguments)))
     except tridist.TridistError as error:
         console.print(f"[red]✗ {error.code}[/]: {escape(str(error))}", highlight=False, soft_wrap=True)
         return 1

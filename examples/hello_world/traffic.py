@@ -60,7 +60,14 @@ async def send(
             on_answer()
 
     started = time.perf_counter()
-    await asyncio.gather(*(one_lane() for _ in range(in_flight)))
+    lanes = [asyncio.create_task(one_lane()) for _ in range(in_flight)]
+    try:
+        await asyncio.gather(*lanes)
+    finally:
+        # Interrupted, gather ends with the first lane: the others still use the client that is closed next.
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
     outcome.seconds = time.perf_counter() - started
     return outcome
 

@@ -110,6 +110,23 @@ def test_ctrl_c_ends_everything_it_started(tmp_path, ready_workers):
     run.assert_nothing_is_left()
 
 
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_while_it_stops_leaves_nothing_behind_either(tmp_path, times):
+    run = Run(tmp_path, "--requests", "16", PYTHONUNBUFFERED="1")
+    seen = ""
+    while "no tensor's bytes visit it" not in seen:
+        seen += run.process.stdout.readline()
+    for _ in range(times):
+        time.sleep(0.15)
+        run.process.send_signal(signal.SIGINT)
+    output = seen + run.finish()
+    assert run.process.returncode == 0, output
+    assert "Everything is stopped again." in output
+    assert "Traceback" not in output
+    assert "never retrieved" not in output
+    run.assert_nothing_is_left()
+
+
 def test_two_at_once_do_not_meet(tmp_path):
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:

@@ -24,7 +24,7 @@ _NAMES = [check.name for check in CHECKS]
 @json_option
 @command_body
 def command(*, only: tuple[str, ...], require: tuple[str, ...], connection: Connection, as_json: bool) -> int | None:
-    r"""Check what tridist needs on this machine, and say what to do about problems.
+    """Check what tridist needs on this machine, and say what to do about problems.
 
     Without --url or TRIDIST_URL it looks at an embedded nats-server. Python, NATS and UCX are required; the exit code
     is 1 when one of them, or one that --require names, is not in order. No check can hang or crash the others.
@@ -34,7 +34,7 @@ def command(*, only: tuple[str, ...], require: tuple[str, ...], connection: Conn
       tridist doctor
       tridist doctor --url nats://nats.example:4222 --only nats
       tridist doctor --require python-backend --require gpu --json
-    """
+    """  # noqa: D301 (the character that tells click to keep the lines)
     settings = CheckSettings(planes=connection.planes(), embedded=connection.url is None)
     checks = [check for check in CHECKS if check.name in (only or _NAMES)]
     findings = run_async(lambda: _examine(settings, checks, quiet=as_json))

@@ -61,7 +61,7 @@ def command(
     connection: Connection,
     as_json: bool,
 ) -> int | None:
-    r"""Send one request to OPERATOR, and show the answer.
+    """Send one request to OPERATOR, and show the answer.
 
     \b
     VALUE is one of
@@ -77,7 +77,7 @@ def command(
       tridist infer encoder/2 --input image=@cat.npy --output-dir out
       tridist infer chat --input 'prompt=Hello there' --parameter temperature=0.2 --stream
       tridist infer double --input x=21 --json | jq '.outputs[0].data'
-    """
+    """  # noqa: D301 (the character that tells click to keep the lines)
     name, slash, version = operator.partition("/")
     if slash and not version.isdecimal():
         raise click.BadParameter(f"{version!r} is no version; give a whole number", param_hint="OPERATOR")

@@ -35,14 +35,14 @@ class _Entry:
 @json_option
 @command_body
 def command(*, wait: float, watch: float | None, connection: Connection, as_json: bool) -> int | None:
-    r"""Show every operator of the namespace: its workers, what they do, and what waits for them.
+    """Show every operator of the namespace: its workers, what they do, and what waits for them.
 
     \b
     Examples:
       tridist operators
       tridist operators --watch 2
       tridist operators --json | jq '.operators[] | select(.waiting > 100) | .name'
-    """
+    """  # noqa: D301 (the character that tells click to keep the lines)
     try:
         run_async(lambda: _show(connection.planes(), wait, watch, as_json=as_json))
     except Interrupted:

@@ -22,7 +22,7 @@ from tridist.deployment.file import load_deployment_file
 @json_option
 @command_body
 def command(*, file: Path, connection: Connection, log_directory: Path | None, as_json: bool) -> int | None:
-    r"""Run the deployment that FILE describes, until Ctrl-C drains it.
+    """Run the deployment that FILE describes, until Ctrl-C drains it.
 
     A nats-server is started with it unless FILE, --url or TRIDIST_URL names one. What the options say comes before
     what FILE says. Ctrl-C lets running requests finish; a second one ends everything at once.
@@ -32,7 +32,7 @@ def command(*, file: Path, connection: Connection, log_directory: Path | None, a
       tridist up deployment.yaml
       tridist up deployment.yaml --url nats://nats.example:4222 --log-directory logs
       tridist up deployment.yaml --json    # events, one per line
-    """
+    """  # noqa: D301 (the character that tells click to keep the lines)
     config = _configured(load_deployment_file(file), connection, log_directory)
     run = _Run(config, as_json=as_json)
     try:

@@ -44,7 +44,7 @@ def command(
     log_format: str,
     connection: Connection,
 ) -> int | None:
-    r"""Run one worker in the foreground, until Ctrl-C or SIGTERM drains it.
+    """Run one worker in the foreground, until Ctrl-C or SIGTERM drains it.
 
     It needs a server that runs already. Modules are found in the current folder, or beside the file.
 
@@ -53,7 +53,7 @@ def command(
       tridist worker --operator double=my_operators:double
       tridist worker --operator encoder/2=my_operators:Encoder --url nats://nats.example:4222
       tridist worker --config deployment.yaml --name encoder
-    """
+    """  # noqa: D301 (the character that tells click to keep the lines)
     if bool(operators) == (file is not None):
         raise click.UsageError("give either --operator or --config")
     if file is None:

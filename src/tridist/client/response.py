@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
+from tridist.errors import PlaneClosedError
 from tridist.icp.data_plane import DataPlane, arrays_of, fetch_all
 from tridist.icp.devices import Device
 from tridist.icp.messages import InferenceResponse, Parameter, TensorReference
@@ -69,7 +71,9 @@ async def _resolve(references: Mapping[str, TensorReference], plane: DataPlane, 
     try:
         tensors = await fetch_all(plane, references, device)
     finally:
-        for reference in references.values():
-            if not reference.inlined:
-                await plane.release(reference)
+        # A plane that was closed meanwhile holds nothing; to say so here would hide what ended the fetch.
+        with contextlib.suppress(PlaneClosedError):
+            for reference in references.values():
+                if not reference.inlined:
+                    await plane.release(reference)
     return await arrays_of(tensors)

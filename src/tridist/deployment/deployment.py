@@ -139,6 +139,7 @@ class Deployment:
     async def stop(self) -> None:
         """End everything in order. When this is cancelled, everything is ended at once."""
         stopping = asyncio.gather(*(replica.stop() for replica in self._replicas), return_exceptions=True)
+        stopping.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks
         cancelled: asyncio.CancelledError | None = None
         while not stopping.done():
             try:

@@ -138,3 +138,20 @@ async def test_large_conversions_leave_the_event_loop_free():
         done.set()
         await watching
         assert longest < 0.3  # the conversion takes twice that, and more where the machine is busy
+
+
+async def test_a_cancelled_call_stays_cancelled_when_its_client_is_closed_meanwhile(monkeypatch):
+    async with hosting(echo) as hosted:
+        client = tridist.Client(hosted.planes)
+        await client.open()
+
+        async def never(self, reference, *, device=None):
+            await asyncio.sleep(30)
+
+        monkeypatch.setattr("tridist.icp.memory.data_plane.MemoryDataPlane.get", never)
+        call = asyncio.ensure_future(_await(client.post_request("echo", {"x": tridist.inline(np.zeros(4000))})))
+        await asyncio.sleep(0.05)
+        monkeypatch.undo()
+        await client.close()
+        call.cancel()
+        assert isinstance((await asyncio.gather(call, return_exceptions=True))[0], asyncio.CancelledError)
