@@ -13,11 +13,12 @@ import numpy as np
 from rich.markup import escape
 
 from tridist.cli.console import output, print_json
-from tridist.cli.inputs import parse_input, parse_parameter
+from tridist.cli.inputs import once, parse_input, parse_parameter
 from tridist.cli.options import Connection, connection_options, json_option
 from tridist.cli.outputs import preview, response_as_json, save
 from tridist.cli.running import command_body, connecting, run_async
 from tridist.client import Client, Response
+from tridist.errors import ConfigurationError
 from tridist.icp.data_types import DataType
 from tridist.icp.planes import PlanesConfig
 
@@ -83,10 +84,10 @@ def command(
         raise click.BadParameter(f"{version!r} is no version; give a whole number", param_hint="OPERATOR")
     call = _Call(
         operator=name,
-        inputs=dict(parse_input(text) for text in inputs),
+        inputs=once("--input", map(parse_input, inputs)),
         options={
             "version": int(version) if slash else 1,
-            "parameters": dict(parse_parameter(text) for text in parameters),
+            "parameters": once("--parameter", map(parse_parameter, parameters)),
             "requested_outputs": requested,
             "timeout": timeout,
             "priority": priority,
@@ -102,7 +103,11 @@ def command(
 
 async def _infer(call: _Call, planes: PlanesConfig) -> None:
     if call.output_directory is not None:
-        await asyncio.to_thread(call.output_directory.mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(call.output_directory.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            reason = f"cannot be made: {error.strerror}"
+            raise ConfigurationError("--output-dir", str(call.output_directory), reason) from error
     client = Client(planes)
     with connecting():
         await client.open()

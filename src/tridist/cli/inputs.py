@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,10 @@ from tridist.icp.messages import Parameter
 from tridist.icp.tensor import Tensor
 
 _TYPED = re.compile(r"(?P<value>.*):(?P<type>" + "|".join(data_type.value for data_type in DataType) + r")", re.DOTALL)
+
+_MISTYPED = re.compile(r"(?:\[.*\]|-?\d[\d.eE+-]*):(?P<type>[A-Za-z]+\d+)", re.DOTALL)
+"""Numbers that end in something like a type; taken for a text, a slip of the finger would be sent as one."""
+T = TypeVar("T")
 
 
 def parse_input(text: str) -> tuple[str, Any]:
@@ -32,11 +37,28 @@ def parse_input(text: str) -> tuple[str, Any]:
         raise ConfigurationError("--input", text, "is not NAME=VALUE")
     typed = _TYPED.fullmatch(value)
     field = f"--input {name}"
+    if typed is None and (mistyped := _MISTYPED.fullmatch(value)):
+        known = ", ".join(data_type.value for data_type in DataType)
+        raise ConfigurationError(field, mistyped["type"], f"is none of the types {known}")
     loaded = _load(field, value if typed is None else typed["value"])
     try:
         return name, Tensor.of(loaded if typed is None else _as_type(field, loaded, DataType(typed["type"])))
     except InvalidTensorError as error:
         raise ConfigurationError(field, error.value, error.reason) from error
+
+
+def once(option: str, pairs: Iterable[tuple[str, T]]) -> dict[str, T]:
+    """The pairs of a repeatable option as a map.
+
+    Raises:
+        ConfigurationError: a name comes twice: one of the two would be lost.
+    """
+    found: dict[str, T] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ConfigurationError(option, name, "is given twice")
+        found[name] = value
+    return found
 
 
 def parse_parameter(text: str) -> tuple[str, Parameter]:

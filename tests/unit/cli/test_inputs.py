@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tridist.cli.inputs import parse_input, parse_parameter
+from tridist.cli.inputs import once, parse_input, parse_parameter
 from tridist.errors import ConfigurationError
 from tridist.icp.data_types import DataType
 
@@ -121,3 +121,19 @@ def test_parameters(text, value):
 def test_a_parameter_without_a_name_is_refused(text):
     with pytest.raises(ConfigurationError):
         parse_parameter(text)
+
+
+@pytest.mark.parametrize("text", ["x=[[1]]:FP33", "x=1:INT65", "x=[1, 2]:int32"])
+def test_a_mistyped_type_is_not_taken_for_a_text(text):
+    with pytest.raises(ConfigurationError, match="is none of the types"):
+        parse_input(text)
+
+
+@pytest.mark.parametrize("text", ["x=host:port1", "x=a:FP33", "x=12:30"])
+def test_a_text_with_a_colon_stays_one(text):
+    assert parse_input(text)[1].data_type is DataType.BYTES
+
+
+def test_a_name_that_is_given_twice_is_refused():
+    with pytest.raises(ConfigurationError, match="given twice"):
+        once("--input", [("x", 1), ("x", 2)])
