@@ -16,7 +16,7 @@ Usage: container/build_local.sh [OPTION...]
 
   --hello       run hello world in the image once it is built
   --tag TAG     name of the image (default: localhost/$(default_tag STANDARD))
-  --mirror URL  Debian mirror (default: http://deb.debian.org/debian)
+  --mirror URL  Debian mirror (default: debootstrap's own)
   --work DIR    where images and the base are kept (default: /var/tmp/tridist-container)
   --new-base    make the base again
   -h, --help    this text
@@ -25,7 +25,7 @@ pip's settings of this machine (index, certificates) are used for the build and 
 TEXT
 }
 
-hello=false tag=localhost/$(default_tag STANDARD) mirror=http://deb.debian.org/debian new_base=false
+hello=false tag=localhost/$(default_tag STANDARD) mirror= new_base=false
 work=/var/tmp/tridist-container
 
 while (($#)); do
@@ -69,7 +69,7 @@ TOML
 make_base() {
     local rootfs=$work/rootfs container
     rm -rf -- "$rootfs"
-    debootstrap --variant=minbase "$SUITE" "$rootfs" "$mirror" >"$work/debootstrap.log" 2>&1 ||
+    debootstrap --variant=minbase "$SUITE" "$rootfs" ${mirror:+"$mirror"} >"$work/debootstrap.log" 2>&1 ||
         { tail -n 20 "$work/debootstrap.log" >&2; die "debootstrap failed, see $work/debootstrap.log"; }
     rm -rf -- "$rootfs"/var/cache/apt/archives/*.deb "$rootfs"/var/lib/apt/lists/*
     # debootstrap copies this machine's name resolution; the engine provides that anew wherever the image runs.
