@@ -25,7 +25,7 @@ pip's settings of this machine (index, certificates) are used for the build and 
 TEXT
 }
 
-hello=false tag=localhost/$(default_tag STANDARD) mirror= new_base=false
+hello=false tag=localhost/$(default_tag STANDARD) mirror='' new_base=false
 work=/var/tmp/tridist-container
 
 while (($#)); do
