@@ -1,6 +1,6 @@
 """Run as a program: how a Triton server's process grows with its requests.
 
-    python -m support.triton_memory MODELS MODEL small|large WARM_UP COUNT
+    python -m support.triton_memory MODELS MODEL small|large|refused WARM_UP COUNT
 
 A process of its own, because what other tests left in this one's heap would count as growth. Prints one JSON object.
 """
@@ -15,9 +15,10 @@ import sys
 import numpy as np
 import psutil
 
-from tridist.triton.binding import ModelControlMode, Server
+from tridist.triton.binding import InvalidArgumentError, ModelControlMode, Server
 from tridist.triton.dlpack import _exported
 from tridist.triton.exchange import _outputs, live_exchanges
+from tridist.triton.memory import _pool
 
 MIB = 1 << 20
 IN_FLIGHT = 64
@@ -27,11 +28,12 @@ LARGE_INPUT = np.ones(16 * MIB // 4, dtype=np.float32)
 def resident() -> int:
     """Bytes of this process's own memory.
 
-    Without what it shares: the stub's region has a fixed size, and each of its pages counts from its first use on.
+    Without what it shares: the stub's region has a fixed size, and each of its pages counts from its first use on. And
+    without the output buffers that wait for reuse: their number is bounded, and one more or less is no growth.
     """
     gc.collect()
     memory = psutil.Process().memory_info()
-    return int(memory.rss - memory.shared)
+    return int(memory.rss - memory.shared - _pool._held)
 
 
 async def small(model, count: int) -> None:
@@ -51,6 +53,20 @@ async def large(model, count: int) -> None:
     for _ in range(count):
         async for response in model.async_infer(inputs={"x": x}):
             assert response.outputs["y"].size == x.nbytes
+
+
+async def refused(model, count: int) -> None:
+    for _ in range(count):
+        refuse(model)
+
+
+def refuse(model) -> None:
+    try:
+        model.async_infer(inputs={"z": np.ones(1 << 16, dtype=np.float32)})
+    except InvalidArgumentError as error:
+        assert "unexpected" in str(error)  # noqa: PT017 (a program, not a test)
+    else:
+        raise AssertionError("the core took an input that the model does not have")
 
 
 async def measure(model, run, warm_up: int, count: int) -> dict[str, int]:
@@ -76,7 +92,7 @@ def main(models: str, model: str, kind: str, warm_up: str, count: str) -> None:
         backend_configuration={"python": {"shm-default-byte-size": str(256 * MIB)}},
     )
     server.start(wait_until_ready=True, timeout=60)
-    run = {"small": small, "large": large}[kind]
+    run = {"small": small, "large": large, "refused": refused}[kind]
     print(json.dumps(asyncio.run(measure(server.model(model), run, int(warm_up), int(count)))), flush=True)  # noqa: T201 (the answer)
     server.stop()
 

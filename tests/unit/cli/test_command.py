@@ -188,3 +188,12 @@ def test_doctor_checks_python_in_a_process_of_its_own(tridist):
     assert report["ok"] is True
     (finding,) = report["findings"]
     assert finding["outcome"]["facts"]["executable"] == sys.executable
+
+
+@pytest.mark.parametrize("command", ["up", "worker", "infer", "operators", "doctor"])
+def test_help_shows_its_examples_line_by_line(command):
+    shown = CliRunner().invoke(main, [command, "--help"]).output
+    assert "\\b" not in shown
+    assert "\b" not in shown
+    lines = [line.strip() for line in shown.splitlines()]
+    assert any(line.startswith(f"tridist {command}") for line in lines), shown
