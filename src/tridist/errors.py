@@ -333,6 +333,11 @@ class ConnectionFailedError(PlaneError):
     def __init__(self, address: str, reason: str) -> None:
         super().__init__(f"no connection to {address}: {reason}", address=address, reason=reason)
 
+    @property
+    def credentials_refused(self) -> bool:
+        """Whether the server is there and does not take our credentials (nats-server's own words say so)."""
+        return "authorization" in self.reason.lower() or "authentication" in self.reason.lower()
+
 
 class TensorNotFoundError(PlaneError):
     """The producer does not hold (or no longer holds) what the reference names.

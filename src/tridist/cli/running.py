@@ -131,7 +131,10 @@ def _run(function: Callable[[], int | None], *, verbose: bool) -> int:
     except TridistError as error:
         _report(error.code, error.message, verbose=verbose)
         if isinstance(error, NoServerError):
-            errors().print("  [dim]is a deployment running there? --url or TRIDIST_URL names another server[/]")
+            hint = "is a deployment running there? --url or TRIDIST_URL names another server"
+            if error.credentials_refused:
+                hint = "--user and --password, --token, --credentials or --nkey say who we are"
+            errors().print(f"  [dim]{hint}[/]")
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 (a command has to end with a line, not with a stack)
         hint = "" if verbose else " (--verbose shows where)"

@@ -302,6 +302,11 @@ def test_up_and_worker_meet_at_a_server_that_runs_already(tmp_path: Path):
             assert done.stdout == "y INT64 []\n42\n", done.stderr
             refused = tridist("infer", "double", "--input", "x=21", "--url", server.url)
             assert refused.returncode == 3
+            assert "--token" in refused.stderr
+            assert "is a deployment running" not in refused.stderr
+            examined = tridist("doctor", "--only", "nats", "--url", server.url)
+            assert examined.returncode == 1
+            assert "give the user, password, token" in " ".join(examined.stdout.split())
             worker.send_signal(signal.SIGTERM)
             assert worker.wait(15) == 0
 

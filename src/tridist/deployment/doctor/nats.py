@@ -34,6 +34,8 @@ async def _look(planes: PlanesConfig, kind: str, facts: dict[str, object]) -> Ou
         await plane.open()
     except ConnectionFailedError as error:
         advice = "start a nats-server with JetStream there (nats-server -js), or name another with --url"
+        if error.credentials_refused:
+            advice = "give the user, password, token or credentials file that this server takes"
         return Outcome(status="problem", summary=error.message, advice=advice)
     try:
         took, max_payload = await _time_jetstream(plane.queues), plane.max_payload
