@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import psutil
@@ -33,16 +30,6 @@ def deployment(*workers: WorkerReplicas, **options: Any) -> DeploymentConfig:
     """Its namespace is its own, so that tests can share a server."""
     planes = PlanesConfig(namespace=f"test-{uuid.uuid4().hex[:12]}", delivery=DeliveryConfig(ack_wait=1.0))
     return DeploymentConfig(**{"workers": workers, "planes": planes, "restart": QUICK, "ready_timeout": 30, **options})
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15) -> Any:
-    """Wait until ``condition`` gives something true; returns that."""
-    give_up = time.monotonic() + seconds
-    while time.monotonic() < give_up:
-        if found := condition():
-            return found
-        await asyncio.sleep(0.02)
-    raise AssertionError(f"not so after {seconds} s")
 
 
 def gone(*pids: int) -> bool:

@@ -72,7 +72,7 @@ async def serving(
         await asyncio.gather(loop, return_exceptions=True)
 
 
-async def one_of(stream: AsyncIterator[InferenceResponse], seconds: float = 15.0) -> InferenceResponse:
+async def one_of(stream: AsyncIterator[InferenceResponse], seconds: float = 30.0) -> InferenceResponse:
     """The only response of a stream."""
 
     async def collect() -> list[InferenceResponse]:

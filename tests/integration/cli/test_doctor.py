@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from support import doctor_checks
-from support.deployed import gone, until
+from support.deployed import gone
+from support.waiting import until
 from tridist.deployment import EmbeddedNatsServer
 from tridist.deployment.doctor import CHECKS, Check, CheckSettings, Finding, examine
 from tridist.deployment.nats_server import find_nats_server

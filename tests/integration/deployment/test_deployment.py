@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from support import operators_deployed
-from support.deployed import PROCESS, deployment, gone, operator, replicas, until
+from support.deployed import PROCESS, deployment, gone, operator, replicas
+from support.waiting import until
 from tridist.client import Client
 from tridist.deployment import (
     Deployment,

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 import uuid
+from dataclasses import replace
 
 import msgpack
 import nats
@@ -26,6 +27,7 @@ from tridist.icp.nats.headers import header_size, time_to_live
 from tridist.icp.subjects import OperatorSubjects, response_inbox
 from tridist.icp.tensor import Tensor
 
+SOON, LONG = 20.0, 60.0
 ALICE = {"user": "alice", "password": "opensesame"}
 
 
@@ -46,11 +48,9 @@ def a_request(operator="echo", **fields):
 
 
 async def refused(config):
-    plane = NatsRequestPlane(config)
-    began = time.monotonic()
+    plane = NatsRequestPlane(replace(config, connect_timeout=LONG))
     with pytest.raises(ConnectionFailedError) as raised:
-        await plane.open()
-    assert time.monotonic() - began < config.connect_timeout, "a refusal must not be tried again"
+        await asyncio.wait_for(plane.open(), SOON)  # a refusal must not be tried again
     return raised.value
 
 
@@ -88,11 +88,9 @@ async def test_a_publish_that_is_not_permitted_says_so_at_once():
     extra = """authorization { users = [{ user: alice, password: opensesame,
         permissions: { publish: { deny: ["tridist.*.request.>"] } } }] }"""
     async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:
-        plane = await open_plane(**ALICE)
-        began = time.monotonic()
+        plane = await open_plane(**ALICE, reply_timeout=LONG)
         with pytest.raises(ConnectionFailedError, match="not permitted"):
-            await plane.post_request(a_request())
-        assert time.monotonic() - began < 2
+            await asyncio.wait_for(plane.post_request(a_request()), SOON)
         assert len(plane._router) == 0
         assert await plane.queues()
 
@@ -216,6 +214,7 @@ async def test_a_status_question_cannot_make_us_write_to_the_servers_subjects(op
     await stranger.publish(f"tridist.{worker.namespace}.status", reply="$JS.API.STREAM.NAMES")
     await stranger.publish(f"tridist.{worker.namespace}.status")
     await stranger.flush()
+    await worker._connection.flush()  # what the server had for it has come
     await asyncio.sleep(0.2)
     assert asked == []
     await stranger.close()
@@ -241,6 +240,6 @@ async def test_the_largest_request_that_fits_fits(with_deadline):
         assert (raised.value.size, raised.value.limit) == (100_001, 100_000)
         puller = await worker.pull_requests("echo")
         stream = await client.post_request(sized(most))
-        delivery = await asyncio.wait_for(puller.__anext__(), 10)
+        delivery = await asyncio.wait_for(puller.__anext__(), SOON)
         await answer(worker, delivery, outputs={})
         assert await one_of(stream)
