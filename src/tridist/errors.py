@@ -249,6 +249,36 @@ class AttemptsExhaustedError(TridistError):
         )
 
 
+class DeadLetterNotFoundError(TridistError):
+    """No dead letter has this number: it was removed, or left its queue for its age or for room.
+
+    Attributes:
+        letter_id: the number that was asked for.
+    """
+
+    code = "DEAD_LETTER_NOT_FOUND"
+    letter_id: int
+
+    def __init__(self, letter_id: int) -> None:
+        super().__init__(f"there is no dead letter {letter_id}", letter_id=letter_id)
+
+
+class NotReplayableError(TridistError):
+    """A dead letter whose request cannot be posted anew.
+
+    Attributes:
+        letter_id: the letter's number.
+        reason: why not.
+    """
+
+    code = "NOT_REPLAYABLE"
+    letter_id: int
+    reason: str
+
+    def __init__(self, letter_id: int, reason: str) -> None:
+        super().__init__(f"dead letter {letter_id} cannot be replayed: {reason}", letter_id=letter_id, reason=reason)
+
+
 class OperatorError(TridistError):
     """An operator raised while it worked on a request.
 

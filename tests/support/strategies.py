@@ -113,7 +113,7 @@ def responses() -> st.SearchStrategy[InferenceResponse]:
 
 def statuses() -> st.SearchStrategy[WorkerStatus]:
     """What workers tell about themselves."""
-    operators = st.builds(OperatorStatus, texts(), *[COUNTERS] * 5)
+    operators = st.builds(OperatorStatus, texts(), *[COUNTERS] * 11)
     statistics = st.builds(DataPlaneStatistics, *[COUNTERS] * 7, st.lists(texts(), max_size=3).map(tuple))
     return st.builds(
         WorkerStatus, texts(), texts(), texts(), COUNTERS, st.lists(operators, max_size=3).map(tuple), statistics

@@ -26,6 +26,8 @@ EXAMPLES = [
     errors.MessageTooLargeError(2_000_000, 1_048_576),
     errors.DeadlineExceededError("r1", "encoder", "queued"),
     errors.AttemptsExhaustedError("r1", 3),
+    errors.DeadLetterNotFoundError(7),
+    errors.NotReplayableError(7, "its request was too large to be kept"),
     errors.OperatorError("encoder", ValueError("too wide")),
     errors.OperatorLoadError("encoder", "no such file"),
     errors.ModelError("m", "Invalid argument", "unexpected shape"),

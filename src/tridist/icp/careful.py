@@ -88,7 +88,7 @@ def read_response(data: bytes) -> InferenceResponse:
         final=reader.boolean("final"),
         outputs=_tensors(reader, "outputs"),
         parameters=_parameters(reader, "parameters"),
-        error=_error(reader.nested("error")),
+        error=read_error(reader.nested("error")),
         component_id=reader.text("component_id", "", max_length=MAX_ID_LENGTH),
         attempt=reader.integer("attempt", 1, minimum=1),
     )
@@ -179,7 +179,12 @@ def _text_map(reader: FieldReader, name: str) -> dict[str, str]:
     return decoded
 
 
-def _error(reader: FieldReader | None) -> ErrorInfo | None:
+def read_error(reader: FieldReader | None) -> ErrorInfo | None:
+    """Read an error inside of a message; None when there is none.
+
+    Raises:
+        InvalidMessageError: it is not one; ``field`` says where.
+    """
     if reader is None:
         return None
     attributes: dict[str, ErrorAttribute] = {}

@@ -139,7 +139,7 @@ def encode_response(response: InferenceResponse) -> bytes:
     if response.error is not None:
         if not isinstance(response.error, ErrorInfo):
             raise _wrong("error", response.error, "ErrorInfo")
-        response = replace(response, error=_sendable_error(response.error))
+        response = replace(response, error=sendable_error(response.error))
     return _encode(response)
 
 
@@ -343,7 +343,8 @@ def _wrong(field: str, value: object, kind: str) -> InvalidArgumentError:
     return InvalidArgumentError(field, value, f"is a {type(value).__name__}, not a {kind}")
 
 
-def _sendable_error(error: ErrorInfo) -> ErrorInfo:
+def sendable_error(error: ErrorInfo) -> ErrorInfo:
+    """The error as a message can hold it: what is too long or no plain data is cut or described."""
     code = _sendable_text(error.code, _ERROR_MESSAGE_BYTES)[:MAX_CODE_LENGTH]
     return ErrorInfo(code, _sendable_text(error.message, _ERROR_MESSAGE_BYTES), _sendable_attributes(error.attributes))
 

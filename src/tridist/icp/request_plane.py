@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 
+from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.icp.dead_letters import DeadLetters
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -34,8 +37,37 @@ class Delivery(ABC):
         """The final response was posted: forget the request."""
 
     @abstractmethod
-    async def give_back(self, *, delay: float = 0.0) -> None:
-        """Let another worker have it, ``delay`` seconds from now at the earliest."""
+    async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:
+        """Let another worker have it, ``delay`` seconds from now at the earliest.
+
+        Args:
+            delay: seconds.
+            error: why; this worker's word about the attempt, should the request end as a dead letter here.
+        """
+
+
+@dataclass(slots=True)
+class PullCounters:
+    """What became of the requests that a puller did not hand out. Plain numbers; they only grow.
+
+    Attributes:
+        expired: nobody waited for them any more.
+        exhausted: their attempts were used up.
+        refused: they did not decode, or were not addressed to the operator.
+        dead_lettered: kept as dead letters: those of the last two kinds, unless that failed.
+    """
+
+    expired: int = 0
+    exhausted: int = 0
+    refused: int = 0
+    dead_lettered: int = 0
+
+    def count(self, error: TridistError) -> None:
+        """A request was given up for ``error``."""
+        if isinstance(error, AttemptsExhaustedError):
+            self.exhausted += 1
+        else:
+            self.refused += 1
 
 
 class RequestPuller(AsyncIterator[Delivery], ABC):
@@ -43,7 +75,15 @@ class RequestPuller(AsyncIterator[Delivery], ABC):
 
     It never asks for more shared requests than it has free slots, so that no request waits here that an idle worker
     could take. Direct requests, which nobody else may take, wait here in front of the shared ones.
+
+    A request whose attempts are used up, that does not decode or is not addressed to the operator is never handed out:
+    it is kept as a dead letter, its client gets the error, and it leaves its queue, in this order.
+
+    Attributes:
+        counters: what was not handed out.
     """
+
+    counters: PullCounters
 
     @abstractmethod
     async def stop(self) -> None:
@@ -78,6 +118,11 @@ class RequestPlane(ABC):
     @abstractmethod
     def max_payload(self) -> int:
         """The largest message that the plane takes, in bytes."""
+
+    @property
+    @abstractmethod
+    def dead_letters(self) -> DeadLetters:
+        """The requests of the namespace that were given up."""
 
     @abstractmethod
     async def open(self) -> None:

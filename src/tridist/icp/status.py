@@ -9,6 +9,9 @@ from tridist.icp.codec import decode_map, encode_map
 from tridist.icp.fields import FieldReader
 
 _KIND = "status"
+_COUNTERS = (
+    "running", "completed", "failed", "retried", "expired", "cancelled", "exhausted", "refused", "dead_lettered",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,12 @@ class OperatorStatus:
         running: how many it runs now.
         completed: requests answered without an error.
         failed: requests answered with one.
+        retried: attempts beyond a request's first.
+        expired: requests that nobody waited for any more when they came, or whose deadline passed while they ran.
+        cancelled: requests whose client left while they ran.
+        exhausted: requests given up here because their attempts were used up.
+        refused: requests given up here because they did not decode, or were not meant for the operator.
+        dead_lettered: how many of those given up were kept as dead letters.
     """
 
     name: str
@@ -55,6 +64,12 @@ class OperatorStatus:
     running: int = 0
     completed: int = 0
     failed: int = 0
+    retried: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    exhausted: int = 0
+    refused: int = 0
+    dead_lettered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +137,7 @@ def decode_status(data: bytes) -> WorkerStatus:
 
 
 def _operator(reader: FieldReader) -> OperatorStatus:
-    counters = {name: reader.integer(name, 0) for name in ("running", "completed", "failed")}
+    counters = {name: reader.integer(name, 0) for name in _COUNTERS}
     return OperatorStatus(reader.text("name"), reader.integer("version"), reader.integer("slots", 1), **counters)
 
 

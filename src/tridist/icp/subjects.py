@@ -4,9 +4,10 @@
     tridist.<namespace>.request.<operator>.<version>.direct.<component>  one worker
     tridist.<namespace>.response.<component>                             a client's inbox
     tridist.<namespace>.status                                           every worker answers
+    tridist.<namespace>.dead.<operator>.<version>                        requests that were given up
 
 A stream holds the requests of one operator version: ``tridist:<namespace>:<operator>:<version>``. The colon cannot
-occur in a name, so no two operators ever share a stream.
+occur in a name, so no two operators ever share a stream. ``tridist:<namespace>:dead-letters`` holds what was given up.
 """
 
 from __future__ import annotations
@@ -117,3 +118,31 @@ def response_inbox(namespace: str, component_id: str) -> str:
 def status(namespace: str) -> str:
     """Where workers are asked for their status."""
     return f"tridist.{namespace}.status"
+
+
+def dead_letter_stream(namespace: str) -> str:
+    """The stream that holds the dead letters of a namespace."""
+    return f"{stream_prefix(namespace)}dead-letters"
+
+
+def dead_letters(namespace: str, operator: str | None = None, version: int | None = None) -> str:
+    """Where the dead letters of an operator go; of all operators, or all versions, for None.
+
+    Raises:
+        InvalidNameError: operator or version cannot be part of a subject.
+    """
+    name = "*" if operator is None else check_name("operator", operator)
+    number = "*" if version is None else check_version(version)
+    return f"tridist.{namespace}.dead.{name}.{number}"
+
+
+def parse_dead_letter(namespace: str, subject: str) -> tuple[str, int]:
+    """The operator and its version behind a dead letter's subject.
+
+    Raises:
+        InvalidNameError: it is no such subject of this namespace.
+    """
+    match = re.fullmatch(rf"tridist\.{re.escape(namespace)}\.dead\.([^.]+)\.([1-9][0-9]{{0,9}})", subject)
+    if match is None:
+        raise InvalidNameError("subject", subject, "is no dead letter's")
+    return check_name("operator", match[1]), check_version(int(match[2]))

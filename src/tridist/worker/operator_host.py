@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 
 from tridist.client import Caller
-from tridist.errors import OperatorLoadError, PlaneError, TridistError
+from tridist.errors import OperatorLoadError, PlaneError, TridistError, describe
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, RequestPuller
 from tridist.icp.status import OperatorStatus
@@ -130,12 +130,12 @@ class OperatorHost:
         except asyncio.CancelledError:
             await _settle(delivery.give_back())
             raise
-        except BaseException:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
             # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
             _log.exception("request %s: its response could not be posted", delivery.request.id)
             self._failed += 1
             await work.ended()
-            await _settle(delivery.give_back(delay=1.0))
+            await _settle(delivery.give_back(delay=1.0, error=_known(error)))
             return
         try:
             # The slot is free only when the thread is: a worker full of stuck functions must not pull any more.
@@ -158,6 +158,11 @@ class OperatorHost:
             resources=self._resources,
             logger=logging.getLogger(f"tridist.operator.{config.name}"),
         )
+
+
+def _known(error: BaseException) -> TridistError:
+    """The error, for the letter that the request may become."""
+    return error if isinstance(error, TridistError) else PlaneError(f"{type(error).__name__}: {describe(error)}")
 
 
 async def _settle(settling: Awaitable[None]) -> None:

@@ -13,7 +13,7 @@ FULL = WorkerStatus(
     name="worker-0",
     host="gpu-3",
     pid=4711,
-    operators=(OperatorStatus("encoder", 1, 4, 2, 100, 3), OperatorStatus("decoder", 2)),
+    operators=(OperatorStatus("encoder", 1, 4, 2, 100, 3, 4, 5, 6, 7, 8, 9), OperatorStatus("decoder", 2)),
     tensors=DataPlaneStatistics(1, 2, 3, 4, 5, 6, 7, ("posix", "tcp")),
 )
 
@@ -23,7 +23,7 @@ def test_a_status_arrives_as_it_was():
 
 
 def test_counters_are_whole_numbers_from_0():
-    for field in ("slots", "running", "completed", "failed"):
+    for field in ("slots", "running", "completed", "failed", "retried", "cancelled", "dead_lettered"):
         data = encode_map("status", {"component_id": "c", "operators": [{"name": "o", "version": 1, field: -1}]})
         with pytest.raises(errors.InvalidMessageError) as raised:
             decode_status(data)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tridist.icp.memory.dead_letters import LetterBox
+from tridist.icp.messages import ErrorInfo
 from tridist.icp.status import QueueStatus, WorkerStatus
 from tridist.icp.subjects import OperatorSubjects
 
@@ -21,12 +23,14 @@ class QueuedRequest:
         component_id: the only worker that may have it; None for any.
         deadline: Unix time in seconds after which nobody may have it; None for never.
         attempt: deliveries so far.
+        failure: why it was given back last, where its worker said it.
     """
 
     data: bytes
     component_id: str | None = None
     deadline: float | None = None
     attempt: int = 0
+    failure: ErrorInfo | None = None
 
     def expired(self) -> bool:
         """Whether nobody waits for it any more."""
@@ -71,6 +75,7 @@ class MemoryBroker:
         self._queues: dict[OperatorSubjects, _Queue] = {}
         self._inboxes: dict[str, Callable[[bytes], None]] = {}
         self._statuses: dict[tuple[str, str], Callable[[], WorkerStatus]] = {}
+        self._letters: dict[str, LetterBox] = {}
 
     def post(
         self, subjects: OperatorSubjects, data: bytes, component_id: str | None, deadline: float | None = None
@@ -154,6 +159,10 @@ class MemoryBroker:
         deliver = self._inboxes.get(address)
         if deliver is not None:
             deliver(data)
+
+    def letters(self, namespace: str) -> LetterBox:
+        """The dead letters of a namespace."""
+        return self._letters.setdefault(namespace, LetterBox())
 
     def serve_status(self, namespace: str, component_id: str, status: Callable[[], WorkerStatus] | None) -> None:
         """Start (or, with None, stop) answering status questions."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -10,9 +11,11 @@ from typing_extensions import override
 
 from tridist.errors import AttemptsExhaustedError, PlaneError, TridistError
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
+from tridist.icp.dead_letters import DeadLetter
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
-from tridist.icp.request_plane import Delivery, RequestPuller, has_expired
+from tridist.icp.request_plane import Delivery, PullCounters, RequestPuller, has_expired
 from tridist.icp.subjects import OperatorSubjects
 
 MAX_ATTEMPTS = 3
@@ -32,7 +35,8 @@ class MemoryDelivery(Delivery):
         self._puller.settle(self._queued)
 
     @override
-    async def give_back(self, *, delay: float = 0.0) -> None:
+    async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:
+        self._queued.failure = None if error is None else ErrorInfo.of(error)
         if delay > 0 and self._puller.holds(self._queued):
             asyncio.get_running_loop().call_later(delay, self._puller.return_to_queue, self._queued)
         else:
@@ -47,6 +51,7 @@ class MemoryPuller(RequestPuller):
         subjects: which operator's.
         component_id: whose direct requests to take.
         slots: the most unsettled requests handed out at a time.
+        dead_letters: where requests go that are given up.
         closed: called when the puller is closed.
     """
 
@@ -56,12 +61,16 @@ class MemoryPuller(RequestPuller):
         subjects: OperatorSubjects,
         component_id: str,
         slots: int,
+        *,
+        dead_letters: MemoryDeadLetters,
         closed: Callable[[MemoryPuller], None],
     ) -> None:
         self.component_id = component_id
         self._broker = broker
         self._subjects = subjects
         self._slots = slots
+        self._dead_letters = dead_letters
+        self.counters = PullCounters()
         self._direct: deque[QueuedRequest] = deque()
         self._shared: deque[QueuedRequest] = deque()
         self._running: set[QueuedRequest] = set()
@@ -148,18 +157,37 @@ class MemoryPuller(RequestPuller):
         try:
             request = decode_request(queued.data)
         except TridistError as error:
-            reply = salvage_reply(queued.data)
-            if reply is not None:
-                self._refuse(*reply, queued.attempt, error)
+            self._refuse(queued, *(salvage_reply(queued.data) or ("", "")), error)
+            return None
+        if has_expired(request):
+            self.counters.expired += 1
             return None
         if queued.attempt > MAX_ATTEMPTS:
-            exhausted = AttemptsExhaustedError(request.id, MAX_ATTEMPTS)
-            self._refuse(request.id, request.reply_to, queued.attempt, exhausted)
+            self._refuse(queued, request.id, request.reply_to, AttemptsExhaustedError(request.id, MAX_ATTEMPTS))
             return None
-        return None if has_expired(request) else request
+        return request
 
-    def _refuse(self, request_id: str, reply_to: str, attempt: int, error: TridistError) -> None:
+    def _refuse(self, queued: QueuedRequest, request_id: str, reply_to: str, error: TridistError) -> None:
+        cause = ErrorInfo.of(error)
+        self._keep(queued, request_id, cause)
+        self.counters.count(error)
         response = InferenceResponse(
-            request_id=request_id, error=ErrorInfo.of(error), component_id=self.component_id, attempt=attempt
+            request_id=request_id, error=cause, component_id=self.component_id, attempt=queued.attempt
         )
         self._broker.respond(reply_to, encode_response(response))
+
+    def _keep(self, queued: QueuedRequest, request_id: str, cause: ErrorInfo) -> None:
+        letter = DeadLetter(
+            operator=self._subjects.operator,
+            version=self._subjects.version,
+            request_id=request_id,
+            error=cause,
+            attempts=min(queued.attempt - 1, MAX_ATTEMPTS),
+            last_error=queued.failure,
+            component_id=self.component_id,
+            died_at=time.time(),
+            size=len(queued.data),
+            data=queued.data,
+        )
+        self._dead_letters.keep(letter)
+        self.counters.dead_lettered += 1

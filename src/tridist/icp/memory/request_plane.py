@@ -19,6 +19,7 @@ from tridist.errors import (
 )
 from tridist.icp.codec import decode_response, encode_request, encode_response
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.memory.puller import MemoryPuller
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
@@ -52,6 +53,7 @@ class MemoryRequestPlane(RequestPlane):
         self._inbox = response_inbox(namespace, self.component_id)
         self._broker = broker
         self._max_payload = max_payload
+        self._dead_letters = MemoryDeadLetters(broker.letters(namespace), max_payload)
         self._router = ResponseRouter(self._dropped)
         self._handlers: set[asyncio.Task[None]] = set()
         self._pullers: set[MemoryPuller] = set()
@@ -62,6 +64,12 @@ class MemoryRequestPlane(RequestPlane):
     def max_payload(self) -> int:
         self._check_open()
         return self._max_payload
+
+    @property
+    @override
+    def dead_letters(self) -> MemoryDeadLetters:
+        self._check_open()
+        return self._dead_letters
 
     @override
     async def open(self) -> None:
@@ -118,7 +126,14 @@ class MemoryRequestPlane(RequestPlane):
         if slots < 1:
             raise InvalidArgumentError("slots", slots, "must be at least 1")
         subjects = OperatorSubjects(self.namespace, operator, version)
-        puller = MemoryPuller(self._broker, subjects, self.component_id, slots, self._pullers.discard)
+        puller = MemoryPuller(
+            self._broker,
+            subjects,
+            self.component_id,
+            slots,
+            dead_letters=self._dead_letters,
+            closed=self._pullers.discard,
+        )
         self._pullers.add(puller)
         self._broker.attach(subjects, puller)
         return puller

@@ -127,6 +127,9 @@ class StreamConfig:
             no client waits longer, and those that died leave something behind.
         max_bytes: bytes of all requests of one operator version; None leaves it to the server's own limits.
         max_messages: requests of one operator version; None means any number.
+        dead_letter_age: seconds that a request is kept that was given up; 0 means for ever. A week: somebody looks
+            after a long weekend.
+        dead_letter_bytes: bytes of all dead letters of a namespace; the oldest make room for new ones.
 
     A stream that is full refuses new requests instead of dropping old ones: their senders were told that they are safe.
     """
@@ -136,12 +139,18 @@ class StreamConfig:
     max_age: float = 24 * 3600.0
     max_bytes: int | None = None
     max_messages: int | None = None
+    dead_letter_age: float = 7 * 24 * 3600.0
+    dead_letter_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
         if self.storage not in ("file", "memory"):
             raise ConfigurationError("storage", self.storage, "is neither 'file' nor 'memory'")
         if not 1 <= self.replicas <= 5:  # noqa: PLR2004 (JetStream's own limit)
             raise ConfigurationError("replicas", self.replicas, "must be from 1 to 5")
+        if not self.dead_letter_age >= 0:
+            raise ConfigurationError("dead_letter_age", self.dead_letter_age, "must be a number of seconds from 0")
+        if not self.dead_letter_bytes > 0:
+            raise ConfigurationError("dead_letter_bytes", self.dead_letter_bytes, "must be greater than 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
 
+from tridist.errors import TridistError
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.request_plane import Delivery
 
@@ -32,6 +33,7 @@ class NatsDelivery(Delivery):
         ack_subject: where acks for it go.
         direct: whether it was posted to this worker alone.
         received_at: when it came, on the loop's clock.
+        failure: why it was given back, where its worker said it.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class NatsDelivery(Delivery):
         self.ack_subject = ack_subject
         self.direct = direct
         self.received_at = received_at
+        self.failure: TridistError | None = None
         self._settle = settle
 
     @override
@@ -56,5 +59,6 @@ class NatsDelivery(Delivery):
         await self._settle(self, ACK)
 
     @override
-    async def give_back(self, *, delay: float = 0.0) -> None:
+    async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:
+        self.failure = error
         await self._settle(self, nak(delay))

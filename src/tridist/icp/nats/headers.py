@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 _VERSION = b"NATS/1.0"
 _PENDING = b"nats-pending-messages"
-_TTL_FRAME = len("NATS/1.0\r\nNats-TTL: \r\n\r\n")
+_FRAME = len("NATS/1.0\r\n\r\n")
+_TTL_FRAME = _FRAME + len("Nats-TTL: \r\n")
 _ACK_TOKENS = 9
 _ACK_TOKENS_WITH_DOMAIN = 11
 
@@ -43,12 +44,15 @@ class AckSubject(NamedTuple):
         consumer: the consumer.
         deliveries: which delivery of the message this is, from 1.
         sequence: the message's place in the stream.
+        stored_at: when the stream took the message, in nanoseconds, as text: it tells apart what has the same number
+            in a stream that was deleted and made again.
     """
 
     stream: str
     consumer: str
     deliveries: int
     sequence: int
+    stored_at: str = ""
 
 
 def parse_status(header: bytes) -> Status | None:
@@ -69,14 +73,14 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         return None
     tokens = reply.split(".")
     if len(tokens) == _ACK_TOKENS:
-        stream, consumer, deliveries, sequence = tokens[2:6]
+        stream, consumer, deliveries, sequence, _, stored_at = tokens[2:8]
     elif len(tokens) >= _ACK_TOKENS_WITH_DOMAIN:
-        stream, consumer, deliveries, sequence = tokens[4:8]
+        stream, consumer, deliveries, sequence, _, stored_at = tokens[4:10]
     else:
         return None
     if not (deliveries.isdecimal() and sequence.isdecimal()):
         return None
-    return AckSubject(stream, consumer, int(deliveries), int(sequence))
+    return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at)
 
 
 def time_to_live(remaining: float) -> dict[str, str]:
@@ -90,6 +94,11 @@ def time_to_live(remaining: float) -> dict[str, str]:
 def header_size(headers: dict[str, str] | None) -> int:
     """Bytes that `time_to_live` adds to a message; the server counts them as payload."""
     return 0 if headers is None else _TTL_FRAME + len(headers["Nats-TTL"])
+
+
+def block_size(headers: dict[str, str]) -> int:
+    """Bytes that any headers add to a message."""
+    return _FRAME + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
 
 
 def _pending(lines: list[bytes]) -> int | None:

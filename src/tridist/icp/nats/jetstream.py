@@ -36,6 +36,10 @@ class RefusedError(ConnectionFailedError):
         self.server_code = server_code
 
 
+class DeniedError(ConnectionFailedError):
+    """Our account may not publish on the subject."""
+
+
 @dataclass(slots=True)
 class _Question:
     subject: str
@@ -170,7 +174,8 @@ class JetStream:
         # nats-py passes the server's text on in lower case.
         for question in self._questions.values():
             if f'"{question.subject.lower()}"' in text.lower():
-                _fail(question, self.connection.failure(f"not permitted to publish to {question.subject}"))
+                reason = f"not permitted to publish to {question.subject}"
+                _fail(question, DeniedError(self.connection.config.address, reason))
 
     def _ask_again(self) -> None:
         for question in self._questions.values():

@@ -10,16 +10,16 @@ from collections.abc import Awaitable, Callable
 from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
-from tridist.icp.codec import encode_response
-from tridist.icp.messages import ErrorInfo, InferenceResponse
 from tridist.icp.nats.connection import Message
+from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.intake import Refusal, judge
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
-from tridist.icp.request_plane import RequestPuller, has_expired
+from tridist.icp.nats.undertaker import Undertaker
+from tridist.icp.request_plane import PullCounters, RequestPuller, has_expired
 from tridist.icp.subjects import OperatorSubjects
 
 _log = logging.getLogger(__name__)
@@ -38,6 +38,7 @@ class NatsPuller(RequestPuller):
         subjects: which operator.
         component_id: whose direct requests to pull.
         slots: the most unsettled requests handed out at a time.
+        dead_letters: where requests go that are given up.
         closed: called when the puller is closed.
     """
 
@@ -47,6 +48,8 @@ class NatsPuller(RequestPuller):
         subjects: OperatorSubjects,
         component_id: str,
         slots: int,
+        *,
+        dead_letters: NatsDeadLetters,
         closed: Callable[[NatsPuller], None],
     ) -> None:
         self._connection = streams.jetstream.connection
@@ -54,6 +57,10 @@ class NatsPuller(RequestPuller):
         self._component_id = component_id
         self._config = streams.delivery
         self._slots = slots
+        self.counters = PullCounters()
+        self._undertaker = Undertaker(
+            self._connection, dead_letters, subjects, component_id, config=streams.delivery, counters=self.counters
+        )
         self._closed = closed
         self._queues: tuple[deque[NatsDelivery], deque[NatsDelivery]] = deque(), deque()
         self._held: set[NatsDelivery] = set()
@@ -171,6 +178,7 @@ class NatsPuller(RequestPuller):
             delivery = (direct or shared).popleft()
             if not has_expired(delivery.request):
                 return delivery
+            self.counters.expired += 1
             self._tasks.spawn(self._settle(delivery, TERM))
             self._free(delivery)
         return None
@@ -178,7 +186,7 @@ class NatsPuller(RequestPuller):
     def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
         verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
-            self._tasks.spawn(self._refuse(verdict, message.reply, ack.deliveries))
+            self._tasks.spawn(self._refuse(verdict, message, ack))
             return
         now = asyncio.get_running_loop().time()
         delivery = NatsDelivery(verdict, ack.deliveries, message.reply, self._settle, direct=direct, received_at=now)
@@ -193,6 +201,8 @@ class NatsPuller(RequestPuller):
         if delivery not in self._held:
             return
         self._free(delivery)
+        if delivery.failure is not None:
+            self._undertaker.note(delivery.ack_subject, delivery.failure)
         # Never on a later connection than the response: that one may be lost while the ack arrives. Without an ack the
         # request is delivered again, and its client drops what it has already.
         if self._connection.connected or self._connection.gone:
@@ -207,18 +217,8 @@ class NatsPuller(RequestPuller):
             self._shared.refill()
         self._changed.set()
 
-    async def _refuse(self, refusal: Refusal, ack_subject: str, attempt: int) -> None:
-        if refusal.error is not None:
-            _log.warning("refused a request of %s: %s", self._subjects.stream, refusal.error)
-            if refusal.reply_to:
-                response = InferenceResponse(
-                    request_id=refusal.request_id,
-                    error=ErrorInfo.of(refusal.error),
-                    component_id=self._component_id,
-                    attempt=attempt,
-                )
-                await self._connection.publish(refusal.reply_to, encode_response(response))
-        await self._connection.publish(ack_subject, TERM)
+    async def _refuse(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
+        await self._undertaker.bury(refusal, message, ack)
         self._direct.refill()
         self._shared.refill()
 

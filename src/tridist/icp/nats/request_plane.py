@@ -27,6 +27,7 @@ from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import inspection
 from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig
 from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.headers import NO_RESPONDERS, header_size, time_to_live
 from tridist.icp.nats.intake import is_inbox
 from tridist.icp.nats.jetstream import JetStream, RefusedError
@@ -83,6 +84,12 @@ class NatsRequestPlane(RequestPlane):
         self._check_open()
         return self._connection.max_payload
 
+    @property
+    @override
+    def dead_letters(self) -> NatsDeadLetters:
+        self._check_open()
+        return self._dead_letters
+
     @override
     async def open(self) -> None:
         if self._open:
@@ -91,6 +98,7 @@ class NatsRequestPlane(RequestPlane):
         self._connection = NatsConnection(self.config, self.component_id)
         self._jetstream = JetStream(self._connection, self._tasks)
         self._streams = Streams(self._jetstream, self._stream_config, self._delivery_config)
+        self._dead_letters = NatsDeadLetters(self._jetstream, self.namespace, self._stream_config)
         self._stages = inspection.StageFinder(self._jetstream)
         self._recovery = Recovery(self._jetstream, self._post_again)
         self._status = StatusExchange(self._connection, self.namespace)
@@ -167,7 +175,8 @@ class NatsRequestPlane(RequestPlane):
             self._subjects(operator, version),
             self.component_id,
             slots,
-            self._pullers.discard,
+            dead_letters=self._dead_letters,
+            closed=self._pullers.discard,
         )
         self._pullers.add(puller)
         await puller.open()

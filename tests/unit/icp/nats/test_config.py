@@ -75,6 +75,8 @@ def test_a_url_or_namespace_that_would_be_ignored_is_refused(nats):
         lambda: NatsConfig(connect_timeout=0),
         lambda: StreamConfig(storage="tape"),
         lambda: StreamConfig(replicas=6),
+        lambda: StreamConfig(dead_letter_age=-1),
+        lambda: StreamConfig(dead_letter_bytes=0),
         lambda: DeliveryConfig(ack_wait=0),
         lambda: DeliveryConfig(max_attempts=0),
         lambda: DeliveryConfig(heartbeat=20, pull_expiry=30),

@@ -45,7 +45,7 @@ def test_no_bytes_break_the_header_parser(rest: bytes):
 
 def test_ack_subjects_with_and_without_a_domain():
     plain = "$JS.ACK.tridist:ns:op:1.shared.3.41.40.1700000000000000000.0"
-    expected = AckSubject("tridist:ns:op:1", "shared", 3, 41)
+    expected = AckSubject("tridist:ns:op:1", "shared", 3, 41, "1700000000000000000")
     assert parse_ack_subject(plain) == expected
     domain = "$JS.ACK.hub.ACCHASH.tridist:ns:op:1.shared.3.41.40.1700000000000000000.0"
     assert parse_ack_subject(domain) == expected

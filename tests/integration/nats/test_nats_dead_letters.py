@@ -1,0 +1,274 @@
+"""Dead letters on a real server: workers that die over them, servers that restart or refuse, bytes of strangers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+
+import msgpack
+import nats
+import numpy as np
+import pytest
+
+from support.nats import answer, nats_request_planes, one_of
+from tridist import errors
+from tridist.deployment.nats_server import NatsServerConfig
+from tridist.icp import subjects
+from tridist.icp.codec import encode_request
+from tridist.icp.data_plane import inlined
+from tridist.icp.messages import InferenceRequest
+from tridist.icp.nats import DeliveryConfig, StreamConfig
+from tridist.icp.tensor import Tensor
+
+SOON = 15.0
+SECRET = {"password": "secret"}
+ONCE = DeliveryConfig(max_attempts=1, ack_wait=1.0)
+
+
+@pytest.fixture
+async def open_plane():
+    namespace = "ns" + uuid.uuid4().hex[:12]
+    async with nats_request_planes() as opener:
+
+        async def open_in_namespace(**options):
+            return await opener(**{"namespace": namespace, "delivery": ONCE, **options})
+
+        open_in_namespace.server = opener.server
+        yield open_in_namespace
+
+
+@pytest.fixture
+async def client(open_plane):
+    return await open_plane()
+
+
+@pytest.fixture
+async def js(open_plane):
+    connection = await nats.connect(open_plane.server.url)
+    yield connection.jetstream()
+    await connection.close()
+
+
+def a_request(operator="echo", **fields):
+    return InferenceRequest(operator=operator, **{"deadline": time.time() + 60, **fields})
+
+
+async def until(condition, seconds=SOON):
+    give_up = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < give_up, "not in time"
+        await asyncio.sleep(0.05)
+
+
+class Burying:
+    """A puller that is waited on, so that what it refuses goes on by itself; nothing else may come."""
+
+    def __init__(self, puller):
+        self.puller = puller
+        self.waiting = asyncio.ensure_future(puller.__anext__())
+
+    async def end(self):
+        assert not self.waiting.done(), "a request was handed out"
+        await self.puller.stop()
+        await asyncio.gather(self.waiting, return_exceptions=True)
+        await self.puller.close()
+
+
+async def tried_once(client, worker, **fields):
+    """A request whose one attempt is over, and a puller that gives it up; the stream, and the `Burying`."""
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request(**fields))
+    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    await delivery.give_back()
+    return stream, Burying(puller)
+
+
+def stream_of(plane):
+    return subjects.OperatorSubjects(plane.namespace, "echo", 1).stream
+
+
+async def test_a_worker_that_dies_between_keeping_and_forgetting_leaves_one_letter(client, open_plane, js):
+    one, other = await open_plane(), await open_plane()
+    kept, keep = asyncio.Event(), one.dead_letters.keep
+
+    async def keep_and_hang(letter, message_id):
+        await keep(letter, message_id)
+        kept.set()
+        await asyncio.Event().wait()
+
+    one.dead_letters.keep = keep_and_hang
+    stream, burying = await tried_once(client, one)
+    await asyncio.wait_for(kept.wait(), SOON)
+    await one.abort()
+    await asyncio.gather(burying.waiting, return_exceptions=True)
+    assert len(await client.dead_letters.list()) == 1
+    assert not stream.ended, "it was not answered yet"
+
+    second = Burying(await other.pull_requests("echo"))
+    assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
+    await second.end()
+    (letter,) = await client.dead_letters.list()
+    assert letter.component_id == one.component_id, "the first one's letter stays"
+    assert (await js.stream_info(stream_of(client))).state.messages == 0
+
+
+async def test_the_same_number_in_a_stream_made_anew_is_another_letter(client, open_plane, js):
+    worker = await open_plane()
+    for _ in range(2):
+        stream, burying = await tried_once(client, worker)
+        assert (await one_of(stream)).error is not None
+        await burying.end()
+        await js.delete_stream(stream_of(client))
+        client._streams._known.clear()
+        worker._streams._known.clear()
+    assert len(await client.dead_letters.list()) == 2
+
+
+@pytest.mark.parametrize("patience", [10.0, 0.1], ids=["waits-for-the-server", "gives-up-before"])
+async def test_a_letter_is_kept_once_while_the_server_restarts(open_plane, patience):
+    client, worker = await open_plane(), await open_plane(patience=patience)
+    keep, restarts = worker.dead_letters.keep, []
+
+    async def keep_while_the_server_is_away(letter, message_id):
+        if not restarts:
+            restarts.append(asyncio.ensure_future(open_plane.server.restart(kill=True, downtime=0.5)))
+            await until(lost)
+        await keep(letter, message_id)
+
+    async def lost():
+        return not worker._connection.connected
+
+    worker.dead_letters.keep = keep_while_the_server_is_away
+    stream, burying = await tried_once(client, worker)
+    assert (await one_of(stream, 30)).error.code == "ATTEMPTS_EXHAUSTED"
+    await restarts[0]
+    assert len(await client.dead_letters.list()) == 1
+    await burying.end()
+
+
+async def test_a_silent_server_is_asked_again_and_then_the_client_is_answered(open_plane, monkeypatch):
+    monkeypatch.setattr("tridist.icp.nats.undertaker._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("tridist.icp.nats.undertaker._RETRIES", 2)
+    client, worker = await open_plane(), await open_plane()
+    tried = []
+
+    async def keep(letter, message_id):
+        tried.append(message_id)
+        raise errors.ConnectionFailedError("here", "no answer")
+
+    worker.dead_letters.keep = keep
+    stream, burying = await tried_once(client, worker)
+    assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
+    assert len(tried) == 3
+    assert len(set(tried)) == 1
+    assert (burying.puller.counters.exhausted, burying.puller.counters.dead_lettered) == (1, 0)
+    await burying.end()
+
+
+@pytest.mark.parametrize("denied", ["tridist.*.dead.>", "$JS.API.STREAM.CREATE.tridist:mine:dead-letters"])
+async def test_a_worker_that_may_not_keep_letters_still_answers(denied, caplog):
+    extra = f"""authorization {{ users = [
+        {{ user: client, password: secret }},
+        {{ user: worker, password: secret, permissions: {{ publish: {{ deny: ["{denied}"] }} }} }}] }}"""
+    async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:
+        client = await open_plane(namespace="mine", user="client", **SECRET)
+        worker = await open_plane(namespace="mine", user="worker", **SECRET, delivery=ONCE)
+        stream, burying = await tried_once(client, worker)
+        assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
+        await burying.end()
+        assert await client.dead_letters.list() == ()
+        (queue,) = await client.queues()
+        assert (queue.waiting, queue.running) == (0, 0)
+    assert "could not be kept" in caplog.text
+    assert "not permitted" in caplog.text
+
+
+async def test_a_server_without_room_for_letters_does_not_hold_up_the_answer(client, open_plane, caplog):
+    worker = await open_plane(streams=StreamConfig(dead_letter_bytes=2**60))
+    stream, burying = await tried_once(client, worker)
+    assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
+    await burying.end()
+    assert await client.dead_letters.list() == ()
+    assert "could not be kept" in caplog.text
+
+
+async def test_the_oldest_letters_make_room_for_new_ones(client, open_plane):
+    worker = await open_plane(streams=StreamConfig(dead_letter_bytes=40_000))
+    x = inlined(Tensor.of(np.zeros(10_000, dtype=np.uint8)))
+    for _ in range(6):
+        stream, burying = await tried_once(client, worker, inputs={"x": x})
+        await one_of(stream)
+        await burying.end()
+    assert [letter.id for letter in await client.dead_letters.list()] == [4, 5, 6]
+
+
+async def test_what_does_not_decode_or_is_not_meant_for_the_operator_is_kept(client, open_plane, js):
+    worker = await open_plane()
+    burying = Burying(await worker.pull_requests("echo"))
+    inbox = subjects.response_inbox(client.namespace, client.component_id)
+    sent = [b"", b"\xc1garbage", encode_request(a_request("other", reply_to=inbox)), encode_request(a_request())]
+    for data in sent:
+        await js.publish(subjects.OperatorSubjects(client.namespace, "echo", 1).shared, data)
+
+    async def buried():
+        return len(await client.dead_letters.list()) == len(sent)
+
+    await until(buried)
+    letters = await client.dead_letters.list()
+    assert [letter.error.code for letter in letters] == ["INVALID_MESSAGE"] * 4
+    assert [letter.operator for letter in letters] == ["echo"] * 4
+    assert sorted(letter.data for letter in letters) == sorted(sent)
+    assert {letter.attempts for letter in letters} == {0}
+    assert (burying.puller.counters.refused, burying.puller.counters.dead_lettered) == (4, 4)
+    await burying.end()
+
+
+async def test_letters_of_strangers_are_listed_as_such_and_can_be_removed(client, open_plane, js):
+    worker = await open_plane()
+    stream, burying = await tried_once(client, worker)
+    await one_of(stream)
+    await burying.end()
+    subject = subjects.dead_letters(client.namespace, "echo", 1)
+    borrowed = await js.get_msg(subjects.dead_letter_stream(client.namespace), 1)
+    hostile = [b"", os.urandom(100), msgpack.packb({"v": 1, "kind": "dead-letter"}), msgpack.packb({"v": 9})]
+    for data in hostile:
+        await js.publish(subject, data)
+    await js.publish(subjects.dead_letters(client.namespace, "other", 1), borrowed.data)
+    codes = [letter.error.code for letter in await client.dead_letters.list()]
+    assert codes[0] == "ATTEMPTS_EXHAUSTED"
+    assert set(codes[1:]) == {"INVALID_MESSAGE", "UNSUPPORTED_PROTOCOL"}
+    for number in (2, 3, 4, 6):
+        with pytest.raises(errors.InvalidMessageError):
+            await client.dead_letters.get(number)
+    with pytest.raises(errors.UnsupportedProtocolError):
+        await client.dead_letters.get(5)
+    for number in range(2, 7):
+        await client.dead_letters.remove(number)
+    assert [letter.id for letter in await client.dead_letters.list()] == [1]
+
+
+async def test_letters_survive_a_restart_of_the_server(client, open_plane):
+    worker = await open_plane()
+    stream, burying = await tried_once(client, worker)
+    await one_of(stream)
+    await burying.end()
+    before = await client.dead_letters.list()
+    await open_plane.server.restart(kill=True)
+    assert len(before) == 1
+    assert await client.dead_letters.list() == before
+
+
+async def test_a_good_request_goes_on_beside_what_is_buried(client, open_plane):
+    worker = await open_plane()
+    puller = await worker.pull_requests("echo")
+    poison = await client.post_request(a_request())
+    await (await asyncio.wait_for(puller.__anext__(), SOON)).give_back()
+    good = await client.post_request(a_request())
+    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    assert delivery.request.id == good.request.id
+    await answer(worker, delivery)
+    assert (await one_of(good)).error is None
+    assert (await one_of(poison)).error is not None
+    await puller.close()
