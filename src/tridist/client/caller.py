@@ -30,11 +30,13 @@ class Surroundings:
         deadline: no nested request outlives it.
         trace_context: nested requests carry it on.
         scope: unresolved outputs of nested requests are released with it.
+        priority: nested requests have it, unless they say their own.
     """
 
     deadline: float | None = None
     trace_context: Mapping[str, str] = field(default_factory=dict)
     scope: ReferenceScope | None = None
+    priority: int = 0
 
 
 SURROUNDINGS: ContextVar[Surroundings] = ContextVar("tridist_surroundings")
@@ -48,7 +50,7 @@ class CallOptions:
     version: int = 1
     requested_outputs: tuple[str, ...] = ()
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    priority: int = 0
+    priority: int | None = None
     timeout: float | None = DEFAULT_TIMEOUT
     component_id: str | None = None
     request_id: str | None = None
@@ -81,7 +83,8 @@ class Caller:
             inputs: tensors by name: anything that `Tensor.of` takes, a `RemoteTensor` to pass on, or a tensor
                 in `by_reference` or `inline`. Do not write to the arrays before the answer is there.
             options: the fields of `CallOptions`: ``version`` (1), ``requested_outputs`` (all), ``parameters``,
-                ``priority`` (0, higher is more urgent), ``timeout`` (seconds, None for no limit), ``component_id`` (one
+                ``priority`` (above 0 is urgent, below 0 can wait; None, the default, is that of the request which an
+                operator works on, and 0 elsewhere), ``timeout`` (seconds, None for no limit), ``component_id`` (one
                 worker instead of any), ``request_id`` (made up), ``trace_context``, ``resolve`` (True; False gives
                 `RemoteTensor` outputs), ``device`` (where resolved outputs go: ``"cpu"``, ``"cuda:0"``, a GPU's
                 number).
@@ -134,7 +137,7 @@ def _message(operator: str, options: CallOptions, deadline: float | None, around
         version=options.version,
         requested_outputs=tuple(options.requested_outputs),
         parameters=options.parameters,
-        priority=options.priority,
+        priority=around.priority if options.priority is None else options.priority,
         deadline=deadline,
         trace_context=options.trace_context or around.trace_context,
     )

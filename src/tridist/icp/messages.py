@@ -86,7 +86,7 @@ class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
         inputs: tensors by name.
         requested_outputs: names of the outputs that the client wants; empty means all.
         parameters: as in KServe v2; ``sequence_id``, ``sequence_start``, ``sequence_end`` have Triton's meaning.
-        priority: higher is more urgent; 0 is normal.
+        priority: above 0 goes first, below 0 can wait; `PriorityClass` has the classes.
         deadline: Unix time in seconds after which nobody waits for an answer; None means no limit.
         trace_context: W3C trace headers, passed on untouched.
         reply_to: where responses go; the request plane fills it in.

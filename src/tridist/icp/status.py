@@ -103,6 +103,8 @@ class QueueStatus:
         waiting: requests that no worker has taken yet.
         running: requests that a worker has taken and not yet settled.
         idle_pulls: open pull requests of workers with free slots; 0 with nothing running means that nobody serves it.
+        waiting_high: of those waiting, the shared ones of high priority.
+        waiting_low: of those waiting, the shared ones of low priority.
     """
 
     operator: str
@@ -110,6 +112,8 @@ class QueueStatus:
     waiting: int = 0
     running: int = 0
     idle_pulls: int = 0
+    waiting_high: int = 0
+    waiting_low: int = 0
 
 
 def encode_status(status: WorkerStatus) -> bytes:

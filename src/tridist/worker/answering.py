@@ -104,7 +104,7 @@ class Answering:
 
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
-        SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope))
+        SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope, message.priority))
         request = OperatorRequest(await self._open_inputs(message.inputs), message, delivery.attempt)
         if not self._execution.streams:
             await conversation.post(await work.once(request), final=True)

@@ -131,6 +131,28 @@ async def test_nested_requests_inherit_the_deadline():
     assert seen[0] == seen[1]
 
 
+async def test_nested_requests_inherit_the_priority_unless_they_say_their_own():
+    seen = []
+
+    class Inner(tridist.Operator):
+        async def execute(self, request):
+            seen.append(request.message.priority)
+            return {}
+
+    class Outer(tridist.Operator):
+        async def execute(self, request):
+            inner = self.remote("Inner")
+            await inner.post_request()
+            await inner.post_request(priority=0)
+            await inner.post_request(priority=-2)
+            return {}
+
+    async with hosting(Inner, Outer) as hosted:
+        await hosted.client.post_request("Outer", priority=5)
+        await hosted.client.post_request("Inner")
+    assert seen == [5, 0, -2, 0]
+
+
 async def test_more_requests_than_slots_wait_in_the_queue():
     running, most = 0, 0
 

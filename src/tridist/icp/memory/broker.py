@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tridist.icp.memory.dead_letters import LetterBox
 from tridist.icp.messages import ErrorInfo
+from tridist.icp.priorities import HIGH, LOW, NORMAL, PriorityClass, Turns
 from tridist.icp.status import QueueStatus, WorkerStatus
 from tridist.icp.subjects import OperatorSubjects
 
@@ -22,6 +23,7 @@ class QueuedRequest:
         data: the bytes.
         component_id: the only worker that may have it; None for any.
         deadline: Unix time in seconds after which nobody may have it; None for never.
+        priority: its class.
         attempt: deliveries so far.
         failure: why it was given back last, where its worker said it.
     """
@@ -29,6 +31,7 @@ class QueuedRequest:
     data: bytes
     component_id: str | None = None
     deadline: float | None = None
+    priority: PriorityClass = NORMAL
     attempt: int = 0
     failure: ErrorInfo | None = None
 
@@ -51,19 +54,35 @@ class Taker(Protocol):
 
 @dataclass(slots=True)
 class _Queue:
-    shared: deque[QueuedRequest] = field(default_factory=deque)
+    shared: dict[PriorityClass, deque[QueuedRequest]] = field(
+        default_factory=lambda: {priority: deque() for priority in PriorityClass}
+    )
     direct: dict[str, deque[QueuedRequest]] = field(default_factory=dict)
     takers: deque[Taker] = field(default_factory=deque)
     held: set[QueuedRequest] = field(default_factory=set)
+    turns: Turns = field(default_factory=Turns)
 
     def of(self, queued: QueuedRequest) -> deque[QueuedRequest]:
         """Where the request waits."""
         component_id = queued.component_id
-        return self.shared if component_id is None else self.direct.setdefault(component_id, deque())
+        shared = self.shared[queued.priority]
+        return shared if component_id is None else self.direct.setdefault(component_id, deque())
+
+    def waiting(self) -> list[PriorityClass]:
+        """The classes of which shared requests wait."""
+        return [priority for priority, shared in self.shared.items() if shared]
+
+    def pop(self) -> QueuedRequest:
+        """Take the shared request whose turn it is; one waits."""
+        chosen = self.turns.choose(self.waiting())
+        queued = self.shared[NORMAL if chosen is None else chosen].popleft()
+        self.turns.started(queued.priority, self.waiting())
+        return queued
 
     def drop_expired(self) -> None:
         """Forget what nobody waits for any more, and the queues of workers for which nothing waits."""
-        self.shared = deque(queued for queued in self.shared if not queued.expired())
+        for priority, shared in self.shared.items():
+            self.shared[priority] = deque(queued for queued in shared if not queued.expired())
         kept = {owner: [queued for queued in direct if not queued.expired()] for owner, direct in self.direct.items()}
         self.direct = {owner: deque(direct) for owner, direct in kept.items() if direct}
 
@@ -78,11 +97,16 @@ class MemoryBroker:
         self._letters: dict[str, LetterBox] = {}
 
     def post(
-        self, subjects: OperatorSubjects, data: bytes, component_id: str | None, deadline: float | None = None
+        self,
+        subjects: OperatorSubjects,
+        data: bytes,
+        component_id: str | None,
+        deadline: float | None = None,
+        priority: PriorityClass = NORMAL,
     ) -> QueuedRequest:
         """Queue a request."""
         queue = self._queue(subjects)
-        queued = QueuedRequest(data, component_id, deadline)
+        queued = QueuedRequest(data, component_id, deadline, priority)
         target = queue.of(queued)
         while target and target[0].expired():  # those without a taker would stay for ever; the oldest are in front
             target.popleft()
@@ -102,14 +126,14 @@ class MemoryBroker:
             takers.remove(taker)
 
     def dispatch(self, subjects: OperatorSubjects) -> None:
-        """Hand out what can be handed out: direct requests first, shared ones in turn to whoever has room."""
+        """Hand out what can be: direct requests first, then shared ones by priority, in turn to whoever has room."""
         queue = self._queue(subjects)
         for taker in list(queue.takers):
             waiting = queue.direct.get(taker.component_id)
             while waiting:
                 self._deliver(queue, taker, waiting.popleft(), direct=True)
-        while queue.shared and (next_taker := _next_with_room(queue.takers)) is not None:
-            self._deliver(queue, next_taker, queue.shared.popleft(), direct=False)
+        while queue.waiting() and (next_taker := _next_with_room(queue.takers)) is not None:
+            self._deliver(queue, next_taker, queue.pop(), direct=False)
 
     def settle(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """A request is done with."""
@@ -138,9 +162,11 @@ class MemoryBroker:
             QueueStatus(
                 subjects.operator,
                 subjects.version,
-                waiting=len(queue.shared) + sum(len(direct) for direct in queue.direct.values()),
+                waiting=sum(map(len, queue.shared.values())) + sum(map(len, queue.direct.values())),
                 running=len(queue.held),
                 idle_pulls=sum(taker.has_room() for taker in queue.takers),
+                waiting_high=len(queue.shared[HIGH]),
+                waiting_low=len(queue.shared[LOW]),
             )
             for subjects, queue in sorted(self._queues.items(), key=lambda item: (item[0].operator, item[0].version))
             if subjects.namespace == namespace

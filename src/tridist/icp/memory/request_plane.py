@@ -22,6 +22,7 @@ from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.memory.puller import MemoryPuller
 from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.priorities import PriorityClass
 from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -113,9 +114,10 @@ class MemoryRequestPlane(RequestPlane):
         if has_expired(request):
             raise DeadlineExceededError(request.id, request.operator, "queued")
         self._check_size(data)
+        priority = PriorityClass.of(request.priority)
         queued: list[QueuedRequest] = []
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
-        queued.append(self._broker.post(subjects, data, component_id, request.deadline))
+        queued.append(self._broker.post(subjects, data, component_id, request.deadline, priority))
         if response_handler is not None:
             self._handle(stream, response_handler)
         return stream
