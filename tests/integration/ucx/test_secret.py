@@ -14,6 +14,7 @@ from tridist.icp.ucx.config import SECRET_VARIABLE
 from tridist.icp.ucx.control import Hello, encode
 
 SHARED = "between us"
+SOON, LONG = 20.0, 60.0
 ANY = "0.0.0.0"  # noqa: S104 (what the tests are about)
 
 
@@ -37,10 +38,10 @@ async def test_peers_with_the_same_secret_talk(open_plane):
 @pytest.mark.parametrize(("ours", "theirs"), [("a", "b"), ("a", None), (None, "b")])
 async def test_peers_with_different_secrets_refuse_each_other(open_plane, ours, theirs, caplog):
     caplog.set_level(logging.WARNING)
-    producer, consumer = await open_plane(secret=ours), await open_plane(secret=theirs)
+    producer, consumer = await open_plane(secret=ours, connect_timeout=LONG), await open_plane(secret=theirs)
     reference = producer.put(np.arange(100), inline=False)
     with pytest.raises(errors.TransferError):
-        await asyncio.wait_for(consumer.get(reference), 5)
+        await asyncio.wait_for(consumer.get(reference), SOON)
     assert "another secret?" in caplog.text
     friend = await open_plane(secret=ours)
     assert (await friend.get(reference)).nbytes == 800
@@ -49,10 +50,10 @@ async def test_peers_with_different_secrets_refuse_each_other(open_plane, ours, 
 @pytest.mark.parametrize("guess", [None, "", SHARED.upper(), SHARED + " "])
 async def test_a_malformed_address_of_a_stranger_does_not_get_to_ucx(open_plane, guess):
     """It would end this process."""
-    plane = await open_plane(secret=SHARED)
+    plane = await open_plane(secret=SHARED, connect_timeout=LONG)
     reader, writer = await asyncio.open_connection(*plane.address)
     writer.write(encode(Hello(b"\xff" * 200), guess))
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), SOON) == b""
     writer.close()
 
 

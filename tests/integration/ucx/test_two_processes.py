@@ -13,6 +13,7 @@ import pytest
 
 from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
+from support.waiting import until
 from tridist import errors
 
 SIZES = [0, 1, 100, 8191, 8192, 65536, 1 << 20, (16 << 20) + 3]
@@ -61,11 +62,16 @@ async def test_no_tcp_byte_carries_the_data(plane, peer):
     """Counted by the kernel, so that it does not rest on what UCX says of itself."""
     reference = await peer.put(32 << 20)
     await plane.get(reference)
-    before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
-    # Other tests may talk over loopback at the same time; 40 fetches move far more than they do.
-    for _ in range(40):
-        await plane.get(reference)
-    assert psutil.net_io_counters(pernic=True)["lo"].bytes_sent - before < 40 * reference.size / 4
+    moved = []
+    # Other tests may talk over loopback at the same time, but not as much as 40 fetches, three times in a row.
+    for _ in range(3):
+        before = psutil.net_io_counters(pernic=True)["lo"].bytes_sent
+        for _ in range(40):
+            await plane.get(reference)
+        moved.append(psutil.net_io_counters(pernic=True)["lo"].bytes_sent - before)
+        if moved[-1] < 40 * reference.size / 4:
+            return
+    pytest.fail(f"loopback moved {moved} bytes")
 
 
 async def test_statistics_count_both_ends(plane, peer):
@@ -132,12 +138,12 @@ async def test_references_and_releases_cross_processes(plane, peer):
 
 
 async def test_releases_are_sent_before_close(open_plane, peer):
-    plane = await open_plane()
+    plane = await open_plane(close_grace=30)
     references = [await peer.put(100) for _ in range(50)]
     for reference in references:
         await plane.release(reference)
     await plane.close()
-    assert (await peer.ask("statistics"))["references"] == 0
+    await holds(peer, references=0)
 
 
 async def test_a_tensor_released_while_it_is_sent_arrives_whole(plane, peer):
@@ -147,36 +153,28 @@ async def test_a_tensor_released_while_it_is_sent_arrives_whole(plane, peer):
     await asyncio.sleep(0)
     await plane.release(reference)
     np.testing.assert_array_equal((await fetching).numpy(), content(size, 9))
-    assert (await peer.ask("statistics"))["references"] == 0
+    await holds(peer, references=0)
 
 
 async def test_leases_end_without_anybody_asking(peer):
     await peer.put(1000, lease=0.1)
     await peer.put(1000, lease=100)
-    await asyncio.sleep(1.5)
-    assert (await peer.ask("statistics"))["bytes_held"] == 1000
+    await holds(peer, bytes_held=1000)
 
 
 async def test_the_users_loop_is_never_blocked(plane, peer):
     reference = await peer.put(256 << 20)
     await plane.get(reference)
-    rounds, running = 0, True
-
-    async def count():
-        nonlocal rounds
-        while running:
+    # A loop that a transfer blocks does a handful of rounds in each. A free one does about ten per millisecond, and on
+    # a machine that is busy with something else does so in some of them at least.
+    for _ in range(20):
+        getting, rounds = asyncio.ensure_future(plane.get(reference)), 0
+        while not getting.done():
             await asyncio.sleep(0)
             rounds += 1
-
-    counting = asyncio.ensure_future(count())
-    await asyncio.sleep(0)
-    # A loop that a transfer blocks does a handful of rounds per transfer. A free one does about ten per millisecond, a
-    # free one on a busy machine still hundreds in all.
-    for _ in range(4):
-        await plane.get(reference)
-    running = False
-    await counting
-    assert rounds > 200
+        if rounds > 100:
+            return
+    pytest.fail(f"{rounds} rounds of the loop in the last transfer")
 
 
 async def test_an_idle_plane_uses_no_processor_time(plane, peer):
@@ -185,7 +183,7 @@ async def test_an_idle_plane_uses_no_processor_time(plane, peer):
     before = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
     await asyncio.sleep(2)
     after = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
-    assert [b - a for a, b in zip(before, after, strict=True)] < [0.2, 0.2]
+    assert max(b - a for a, b in zip(before, after, strict=True)) < 0.5  # one that polls uses all of the two seconds
 
 
 async def test_nothing_is_left_behind(open_plane, peer):
@@ -199,8 +197,7 @@ async def test_nothing_is_left_behind(open_plane, peer):
         await plane.get(reference)
         await plane.close()
         assert not [name for name in thread_names() if "tridist-ucx" in name]
-    after = left_behind()
-    assert after == before
+    await until(lambda: left_behind() == before)
     pid = peer.process.pid
     assert await peer.end() == 0
     assert not [name for name in shared_memory() if str(pid) in name]
@@ -209,6 +206,16 @@ async def test_nothing_is_left_behind(open_plane, peer):
 async def test_without_a_gpu_nothing_imports_cupy(plane, peer):
     await plane.get(await peer.put(1000))
     assert "cupy" not in await peer.ask("modules")
+
+
+async def holds(peer, **expected):
+    """Wait until the peer's statistics are these."""
+
+    async def so():
+        statistics = await peer.ask("statistics")
+        return {name: statistics[name] for name in expected} == expected
+
+    await until(so)
 
 
 def left_behind():
