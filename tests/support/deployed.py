@@ -29,7 +29,7 @@ def replicas(*operators: OperatorConfig, name: str = "w", count: int = 1, **opti
 def deployment(*workers: WorkerReplicas, **options: Any) -> DeploymentConfig:
     """Its namespace is its own, so that tests can share a server."""
     planes = PlanesConfig(namespace=f"test-{uuid.uuid4().hex[:12]}", delivery=DeliveryConfig(ack_wait=1.0))
-    return DeploymentConfig(**{"workers": workers, "planes": planes, "restart": QUICK, "ready_timeout": 30, **options})
+    return DeploymentConfig(**{"workers": workers, "planes": planes, "restart": QUICK, "ready_timeout": 90, **options})
 
 
 def gone(*pids: int) -> bool:

@@ -56,12 +56,12 @@ CHECKS = tuple(
     Check(name=name, title=name, function=f"{_MODULE}:{function}", timeout=timeout, required=name != "lack")
     for name, function, timeout in (
         ("hang", "hang", 1),
-        ("crash", "crash", 20),
-        ("fail", "fail", 20),
-        ("leave", "leave", 20),
-        ("chatter", "chatter", 20),
-        ("lack", "lack", 20),
-        ("work", "work", 20),
+        ("crash", "crash", 60),
+        ("fail", "fail", 60),
+        ("leave", "leave", 60),
+        ("chatter", "chatter", 60),
+        ("lack", "lack", 60),
+        ("work", "work", 60),
     )
 )
 

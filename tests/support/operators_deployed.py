@@ -40,6 +40,9 @@ class Process(Operator):
             raise ValueError("as the request asked")
         if action == "sleep":
             await asyncio.sleep(float(request.parameters["seconds"]))
+        if action == "wait":
+            while not _exists(str(request.parameters["path"])):  # noqa: ASYNC110 (another process makes it)
+                await asyncio.sleep(0.02)
         return OperatorResponse({"pid": np.int64(os.getpid())}, {"environment": os.environ.get("TEST_VARIABLE", "")})
 
 
@@ -67,9 +70,11 @@ class Endless(Operator):
 
 
 class Stubborn(Operator):
-    """Blocks its event loop when it is torn down, so that only SIGKILL ends it."""
+    """Blocks its event loop when it is torn down, so that only SIGKILL ends it; makes the file in its parameters."""
 
     async def tear_down(self) -> None:
+        if "mark" in self.context.parameters:
+            _write(self.context.parameters["mark"], "")
         time.sleep(600)  # noqa: ASYNC251 (to block it is the point)
 
     def execute(self, request: OperatorRequest) -> Any:

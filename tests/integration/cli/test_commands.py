@@ -23,6 +23,8 @@ from tridist.cli.main import main
 from tridist.deployment import EmbeddedNatsServer, NatsServerConfig, tied_exec
 
 TESTS = Path(__file__).parents[2]
+SOON = 60.0
+"""Seconds that no command here takes, however the machine stalls."""
 FILE = f"""
 python_path: [{json.dumps(str(TESTS))}]
 workers:
@@ -48,7 +50,12 @@ def environment(**extra: str) -> dict[str, str]:
 
 def in_a_process(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*MAIN, *map(str, arguments)], capture_output=True, text=True, timeout=60, env=environment(**extra), check=False
+        [*MAIN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=SOON,
+        env=environment(**extra),
+        check=False,
     )
 
 
@@ -96,7 +103,7 @@ class Up:
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
-        output, _ = self.process.communicate(timeout=30)
+        output, _ = self.process.communicate(timeout=SOON)
         self.events += [json.loads(line) for line in output.splitlines()]
         return self.process.returncode
 
@@ -164,7 +171,7 @@ def test_an_operators_error_is_1(url: str):
 
 
 def test_a_deadline_is_4(url: str):
-    done = tridist("infer", "nobody", "--timeout", "0.5", "--url", url)
+    done = tridist("infer", "nobody", "--timeout", "2", "--url", url)
     assert done.returncode == 4
     assert "no worker serves this operator" in done.stderr
 
@@ -178,16 +185,24 @@ def test_no_server_is_3(command: list[str]):
 
 
 def test_operators_lists_who_serves_what(url: str):
-    done = tridist("operators", "--json", "--url", url)
-    assert done.returncode == 0, done.stderr
-    listed = {(o["name"], o["version"]): o for o in json.loads(done.stdout)["operators"]}
-    double = listed["double", 1]
-    assert [worker["name"] for worker in double["workers"]] == ["math-0", "math-1"]
+    double = once_all_answer(url, names=["math-0", "math-1"])
     assert (double["waiting"], double["idle_pulls"] > 0) == (0, True)
-    table = tridist("operators", "--url", url).stdout
+    table = tridist("operators", "--wait", "3", "--url", url).stdout
     assert "math-0, math-1" in table
     empty = tridist("operators", "--url", url, "--namespace", "empty")
     assert "nothing is served in the namespace empty" in empty.stdout
+
+
+def once_all_answer(url: str, *, names: list[str]) -> dict:
+    """What is told of ``double`` once workers of these names answer: one that stalls is missing in an answer."""
+    for _ in range(20):
+        done = tridist("operators", "--json", "--url", url)
+        assert done.returncode == 0, done.stderr
+        listed = {(o["name"], o["version"]): o for o in json.loads(done.stdout)["operators"]}
+        found = [worker["name"] for worker in listed["double", 1]["workers"]]
+        if found == names:
+            return listed["double", 1]
+    raise AssertionError(f"only {found} answered")
 
 
 def test_operators_watches_until_interrupted(url: str):
@@ -200,13 +215,25 @@ def test_operators_watches_until_interrupted(url: str):
     with watching:
         lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
         watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 0
+        assert watching.wait(SOON) == 0
     assert lines[0]["namespace"] == "default"
 
 
 def test_an_interrupted_infer_is_130(url: str):
     asking = subprocess.Popen(
-        [*MAIN, "infer", "process/2", "--parameter", "action=sleep", "--parameter", "seconds=30", "--url", url],
+        [
+            *MAIN,
+            "infer",
+            "process/2",
+            "--parameter",
+            "action=sleep",
+            "--parameter",
+            "seconds=100",
+            "--timeout",
+            "110",
+            "--url",
+            url,
+        ],
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
@@ -214,13 +241,14 @@ def test_an_interrupted_infer_is_130(url: str):
     with asking:
         wait_until_running(url, "process")
         asking.send_signal(signal.SIGINT)
-        _, errors = asking.communicate(timeout=10)
+        _, errors = asking.communicate(timeout=SOON)
     assert asking.returncode == 130
     assert errors == "interrupted by SIGINT\n"
 
 
 def wait_until_running(url: str, name: str) -> None:
-    for _ in range(20):
+    give_up = time.monotonic() + SOON
+    while time.monotonic() < give_up:
         listed = json.loads(tridist("operators", "--wait", "0.1", "--json", "--url", url).stdout)["operators"]
         if any(operator["running"] for operator in listed if operator["name"] == name):
             return
@@ -254,19 +282,25 @@ workers:
 
 
 def test_up_twice_interrupted_ends_at_once(tmp_path: Path):
+    mark = tmp_path / "mark"
     stubborn = f"""
 python_path: [{json.dumps(str(TESTS))}]
 workers:
-  - {{name: stubborn, operators: [{{name: stubborn, implementation: "support.operators_deployed:Stubborn"}}]}}
+  - name: stubborn
+    grace_period: 100
+    operators:
+      - name: stubborn
+        implementation: "support.operators_deployed:Stubborn"
+        parameters: {{mark: {json.dumps(str(mark))}}}
 """
     with Up(tmp_path, text=stubborn) as up:
         up.until("Ready")
         pid = up.events[1]["pid"]
         up.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        began = time.monotonic()
+        give_up = time.monotonic() + SOON
+        while not mark.exists() and time.monotonic() < give_up:
+            time.sleep(0.02)
         assert up.end() == 130
-        assert time.monotonic() - began < 5
         assert gone(pid)
     assert up.events[-1] == {"event": "WorkerStopped", "worker": "stubborn", "exit_code": -9, "killed": True}
     assert list(up.temporary.iterdir()) == []
@@ -308,7 +342,7 @@ def test_up_and_worker_meet_at_a_server_that_runs_already(tmp_path: Path):
             assert examined.returncode == 1
             assert "give the user, password, token" in " ".join(examined.stdout.split())
             worker.send_signal(signal.SIGTERM)
-            assert worker.wait(15) == 0
+            assert worker.wait(SOON) == 0
 
 
 def test_a_worker_of_operators_from_the_current_folder(tmp_path: Path, url: str):
@@ -325,7 +359,7 @@ def test_a_worker_of_operators_from_the_current_folder(tmp_path: Path, url: str)
         assert "worker is ready" in worker.stdout.readline()
         assert tridist("infer", "triple/3", "--input", "x=2", "--url", url).stdout == "y INT64 []\n6\n"
         worker.send_signal(signal.SIGINT)
-        _, errors = worker.communicate(timeout=15)
+        _, errors = worker.communicate(timeout=SOON)
     assert worker.returncode == 0
     assert any("serves triple v3" in json.loads(line)["message"] for line in errors.splitlines())
 
@@ -342,7 +376,7 @@ def test_output_that_nobody_reads_is_no_accident(url: str):
         shell=True,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=SOON,
         env=environment(),
         check=False,
     )

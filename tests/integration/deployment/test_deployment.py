@@ -31,12 +31,14 @@ from tridist.deployment import (
     nats_server,
     server_keeper,
 )
-from tridist.errors import ConfigurationError, DeadlineExceededError, DeploymentError
+from tridist.errors import ConfigurationError, DeploymentError
 from tridist.icp.nats import NatsConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.instrumentation import LogConfig
 from tridist.worker import OperatorConfig
 
+SOON = 60.0
+"""Seconds that nothing here takes, however the machine stalls."""
 MODELS = Path(__file__).parents[3] / "examples" / "hello_world" / "models"
 
 
@@ -100,7 +102,7 @@ async def test_a_worker_that_dies_is_started_again(url: str):
             await until(lambda: running.statuses()[0].state == "ready")
         (status,) = running.statuses()
         assert status.exit_code == -signal.SIGSEGV
-        assert int((await client.post_request("process", timeout=10))["pid"]) == status.pid != first
+        assert int((await client.post_request("process", timeout=45))["pid"]) == status.pid != first
     died = [event for event in events if isinstance(event, WorkerDied)]
     assert [event.reason for event in died] == ["was ended by SIGKILL", "was ended by SIGSEGV"]
     assert "serves process v1" in died[0].log_tail
@@ -127,10 +129,10 @@ async def test_a_worker_that_cannot_come_back_ends_in_an_error(url: str, tmp_pat
     policy = RestartPolicy(initial_delay=0.01, max_restarts=2)
     config = deployment(replicas(dies, restart=policy), replicas(operator("process", PROCESS), name="other"), url=url)
     async with Deployment(config) as running, Client(running.planes) as client:
-        with pytest.raises(DeadlineExceededError):
-            await client.post_request("dies", timeout=1)
+        request = asyncio.ensure_future(anext(aiter(client.post_request("dies", timeout=100))))
         with pytest.raises(DeploymentError, match=r"w: died for good: ended with exit code 9 before it was ready"):
-            await asyncio.wait_for(running.wait(), 20)
+            await asyncio.wait_for(running.wait(), SOON)
+        request.cancel()
         failed, other = running.statuses()
         assert (failed.state, failed.restarts, failed.exit_code, failed.pid) == ("failed", 2, 9, None)
         assert other.state == "ready"
@@ -191,7 +193,7 @@ async def test_a_start_that_is_cancelled_leaves_nothing(tmp_path: Path):
     await until(pid_file.exists)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(starting, 10)
+        await asyncio.wait_for(starting, SOON)
     assert children() == before
 
 
@@ -199,7 +201,8 @@ async def test_who_does_not_drain_is_killed(url: str, monkeypatch: pytest.Monkey
     monkeypatch.setattr("tridist.deployment.replica._STOP_MARGIN", 0.2)
     events = []
     stubborn = replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=0.2, linger=0)
-    config = deployment(stubborn, replicas(operator("process", PROCESS), name="fine"), url=url)
+    fine = replicas(operator("process", PROCESS), name="fine", grace_period=SOON)
+    config = deployment(stubborn, fine, url=url)
     async with Deployment(config, on_event=events.append):
         pass
     stopped = {event.worker: event for event in events if isinstance(event, WorkerStopped)}
@@ -208,7 +211,7 @@ async def test_who_does_not_drain_is_killed(url: str, monkeypatch: pytest.Monkey
 
 
 async def test_a_stop_that_is_cancelled_kills_at_once(url: str):
-    config = deployment(replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=60), url=url)
+    config = deployment(replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=100), url=url)
     running = Deployment(config)
     await running.start()
     pid = running.statuses()[0].pid
@@ -216,26 +219,27 @@ async def test_a_stop_that_is_cancelled_kills_at_once(url: str):
     await asyncio.sleep(0.3)
     stopping.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, SOON)
     assert gone(pid)
 
 
-async def test_running_requests_are_finished_before_the_end(url: str):
-    config = deployment(replicas(operator("process", PROCESS)), url=url)
+async def test_running_requests_are_finished_before_the_end(url: str, tmp_path: Path):
+    config = deployment(replicas(operator("process", PROCESS), grace_period=SOON), url=url)
+    go_on = tmp_path / "go on"
     async with Deployment(config) as running, Client(running.planes) as client:
-        request = client.post_request("process", parameters={"action": "sleep", "seconds": 1.0})
+        request = client.post_request("process", parameters={"action": "wait", "path": str(go_on)}, timeout=100)
         answer = asyncio.ensure_future(anext(aiter(request)))
-        await until_running(client)
-        await running.stop()
-        assert int((await asyncio.wait_for(answer, 5))["pid"]) > 0
 
+        async def taken():
+            return any(queue.running for queue in await client.queues())
 
-async def until_running(client: Client) -> None:
-    for _ in range(100):
-        if any(queue.running for queue in await client.queues()):
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError("the request was never taken")
+        await until(taken)
+        stopping = asyncio.ensure_future(running.stop())
+        await asyncio.sleep(0.5)
+        assert not stopping.done()
+        go_on.touch()
+        await asyncio.wait_for(stopping, SOON)
+        assert int((await asyncio.wait_for(answer, SOON))["pid"]) > 0
 
 
 async def test_two_deployments_at_once_keep_apart():
@@ -272,7 +276,7 @@ async def test_wait_ends_with_stop(url: str):
         await asyncio.sleep(0.05)
         assert not waiting.done()
         await running.stop()
-        await asyncio.wait_for(waiting, 5)
+        await asyncio.wait_for(waiting, SOON)
 
 
 async def test_a_nats_server_that_dies_comes_back_with_its_address():
@@ -282,7 +286,7 @@ async def test_a_nats_server_that_dies_comes_back_with_its_address():
         await client.post_request("process")
         os.kill(running._server.pid, signal.SIGKILL)
         await until(lambda: any(isinstance(event, NatsServerStarted) and event.restarted for event in events))
-        assert int((await client.post_request("process", timeout=15))["pid"]) == running.statuses()[0].pid
+        assert int((await client.post_request("process", timeout=45))["pid"]) == running.statuses()[0].pid
 
 
 async def test_a_nats_server_that_cannot_come_back_is_a_failure_of_the_deployment(monkeypatch: pytest.MonkeyPatch):
@@ -296,7 +300,7 @@ async def test_a_nats_server_that_cannot_come_back_is_a_failure_of_the_deploymen
             patch.setattr(nats_server, "find_nats_server", lambda: Path("/no/such/nats-server"))
             os.kill(server.pid, signal.SIGKILL)
             with pytest.raises(DeploymentError, match="could not be started again in 2 attempts") as raised:
-                await asyncio.wait_for(waiting, 20)
+                await asyncio.wait_for(waiting, SOON)
         assert raised.value.process == "nats-server"
         assert (server.port, server.store_dir) == (port, store)
         assert store.is_dir()
