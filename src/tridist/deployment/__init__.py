@@ -11,7 +11,9 @@ from tridist.deployment.events import (
     WorkerRestarting,
     WorkerStarted,
     WorkerStopped,
+    WorkerUnhealthy,
 )
+from tridist.deployment.limits import WorkerLimits
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig
 
 __all__ = [
@@ -24,9 +26,11 @@ __all__ = [
     "ReplicaStatus",
     "RestartPolicy",
     "WorkerDied",
+    "WorkerLimits",
     "WorkerReady",
     "WorkerReplicas",
     "WorkerRestarting",
     "WorkerStarted",
     "WorkerStopped",
+    "WorkerUnhealthy",
 ]

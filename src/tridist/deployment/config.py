@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from tridist.deployment.limits import WorkerLimits
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.errors import ConfigurationError
 from tridist.icp.planes import PlanesConfig
@@ -58,6 +59,7 @@ class WorkerReplicas:
         replicas: how many processes.
         environment: variables for these processes, over those of this one (``CUDA_VISIBLE_DEVICES``, ``UCX_TLS``, …).
         restart: what happens when one dies; None means the deployment's policy.
+        limits: when one that hangs or takes too much memory is restarted; None means the deployment's limits.
 
     Raises:
         ConfigurationError: a field is not as described.
@@ -67,6 +69,7 @@ class WorkerReplicas:
     replicas: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     restart: RestartPolicy | None = None
+    limits: WorkerLimits | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.replicas, bool) or not 1 <= self.replicas <= MAX_REPLICAS:
@@ -95,6 +98,7 @@ class DeploymentConfig:
             ``tensors``: each as a whole) takes the place of this one's, for that worker. URL and namespace are always
             the deployment's: there its workers meet.
         restart: what happens when a worker dies, unless it says so itself.
+        limits: when a worker that hangs or takes too much memory is restarted, unless it says so itself.
         ready_timeout: seconds that all workers together may take until they are ready (models load in that time).
         log_directory: a file per worker, ``<name>.log``, goes here, and ``nats-server.log``. None means a private
             temporary folder that goes with the deployment.
@@ -110,6 +114,7 @@ class DeploymentConfig:
     nats_server: NatsServerConfig = field(default_factory=NatsServerConfig)
     planes: PlanesConfig = field(default_factory=PlanesConfig)
     restart: RestartPolicy = field(default_factory=RestartPolicy)
+    limits: WorkerLimits = field(default_factory=WorkerLimits)
     ready_timeout: float = 120.0
     log_directory: Path | None = None
     logs: LogConfig = field(default_factory=LogConfig)

@@ -32,6 +32,7 @@ from tridist.deployment.events import (
     ReplicaStatus,
     WorkerDied,
     WorkerRestarting,
+    WorkerUnhealthy,
 )
 from tridist.deployment.implementation import by_name
 from tridist.deployment.log_files import LogDirectory
@@ -44,6 +45,7 @@ from tridist.worker.control import WorkerOrder, encode_order
 
 _log = logging.getLogger(__name__)
 _SERVER = "nats-server"
+_BAD_NEWS = (WorkerUnhealthy, WorkerDied, WorkerRestarting)
 _ORPHAN_SECONDS = 5.0
 """Workers whose parent died with the embedded server have nobody to drain for: they get this long to let go."""
 
@@ -201,10 +203,12 @@ class Deployment:
     def _plan(self, replicas: WorkerReplicas, name: str, logs: LogDirectory) -> ReplicaPlan:
         worker = self.config.worker_at(replicas, name, self.url)
         drain_seconds = worker.grace_period + worker.linger
+        limits = replicas.limits or self.config.limits
         order = WorkerOrder(
             config=worker,
             logs=replace(self.config.logs, component=name),
             orphan_limit=drain_seconds if self.config.url is not None else _ORPHAN_SECONDS,
+            unresponsive_after=limits.unresponsive_after,
         )
         return ReplicaPlan(
             name=name,
@@ -212,6 +216,7 @@ class Deployment:
             environment=self._environment(replicas),
             log_path=logs.file(name),
             restart=replicas.restart or self.config.restart,
+            limits=limits,
             drain_seconds=drain_seconds,
             ready_timeout=self.config.ready_timeout,
         )
@@ -232,7 +237,7 @@ class Deployment:
         return environment
 
     def _tell(self, event: DeploymentEvent) -> None:
-        _log.log(logging.WARNING if isinstance(event, (WorkerDied, WorkerRestarting)) else logging.INFO, "%s", event)
+        _log.log(logging.WARNING if isinstance(event, _BAD_NEWS) else logging.INFO, "%s", event)
         if self._on_event is not None:
             try:
                 self._on_event(event)

@@ -55,12 +55,30 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerDied:
-    """A worker's process ended without being told to, or did not become ready.
+class WorkerUnhealthy:
+    """A worker's process is beyond its `WorkerLimits`, and is ended for that; `WorkerDied` follows.
 
     Attributes:
         worker: its name.
-        reason: the signal or exit code, or the error that kept it from starting.
+        pid: its process.
+        reason: what is wrong with it, and what is done.
+    """
+
+    worker: str
+    pid: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.worker} is unhealthy: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerDied:
+    """A worker's process ended without being told to, did not become ready, or was beyond its limits.
+
+    Attributes:
+        worker: its name.
+        reason: the signal or exit code, the error that kept it from starting, or the limit that it was beyond.
         exit_code: as `subprocess` gives it: negative for a signal.
         log_tail: the last lines that it logged.
     """
@@ -111,7 +129,9 @@ class WorkerStopped:
         return f"{self.worker} {how}"
 
 
-DeploymentEvent = NatsServerStarted | WorkerStarted | WorkerReady | WorkerDied | WorkerRestarting | WorkerStopped
+DeploymentEvent = (
+    NatsServerStarted | WorkerStarted | WorkerReady | WorkerUnhealthy | WorkerDied | WorkerRestarting | WorkerStopped
+)
 EventHandler = Callable[[DeploymentEvent], None]
 
 

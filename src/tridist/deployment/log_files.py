@@ -8,7 +8,8 @@ from tridist.deployment.private_directory import PrivateDirectory
 from tridist.errors import ConfigurationError
 
 _TAIL_BYTES = 16 * 1024
-_TAIL_LINES = 15
+_TAIL_LINES = 40
+"""A crash writes the stack of every thread; what it was stands above them."""
 
 
 class LogDirectory:

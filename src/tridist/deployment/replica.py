@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tridist.deployment.config import RestartPolicy
 from tridist.deployment.events import (
@@ -18,7 +19,10 @@ from tridist.deployment.events import (
     WorkerRestarting,
     WorkerStarted,
     WorkerStopped,
+    WorkerUnhealthy,
 )
+from tridist.deployment.limits import WorkerLimits
+from tridist.deployment.watch import Trouble, watch
 from tridist.deployment.worker_process import WorkerProcess
 from tridist.errors import DeploymentError
 
@@ -35,6 +39,7 @@ class ReplicaPlan:
         environment: their variables.
         log_path: where they log to.
         restart: when to start another.
+        limits: when one that still runs is ended.
         drain_seconds: how long a process may take to drain, by its own configuration.
         ready_timeout: seconds that a process may take until it is ready.
     """
@@ -44,6 +49,7 @@ class ReplicaPlan:
     environment: dict[str, str]
     log_path: Path
     restart: RestartPolicy
+    limits: WorkerLimits
     drain_seconds: float
     ready_timeout: float
 
@@ -167,9 +173,33 @@ class Replica:
         if process is None:  # the last start failed: it never served
             return 0.0
         began = time.monotonic()
-        await asyncio.wait({process.exited})
-        await self._lost(process.end())
-        return time.monotonic() - began
+        useless = 0.0
+        trouble = await self._trouble(process)
+        if trouble is None:
+            await self._lost(process.end())
+        else:
+            useless = trouble.lasted
+            await self._end_troubled(process, trouble)
+        return time.monotonic() - began - useless
+
+    async def _trouble(self, process: WorkerProcess) -> Trouble | None:
+        """Wait until a process has to be ended; None when it has ended by itself."""
+        watching = asyncio.create_task(watch(process, self.plan.limits))
+        try:
+            ends: list[asyncio.Future[Any]] = [process.exited, watching]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        return None if process.exited.done() else watching.result()
+
+    async def _end_troubled(self, process: WorkerProcess, trouble: Trouble) -> None:
+        self._tell(WorkerUnhealthy(self.plan.name, process.pid, trouble.reason))
+        if trouble.can_drain:
+            self._state = "stopping"
+            process.terminate()
+            await asyncio.wait({process.exited}, timeout=self.plan.drain_seconds + _STOP_MARGIN)
+        await self._lost(trouble.reason)
 
     async def _lost(self, reason: str) -> None:
         """What is left of a process that failed is ended, and told."""

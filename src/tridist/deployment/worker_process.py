@@ -13,13 +13,14 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-from tridist.deployment import leftovers
 from tridist.deployment.log_files import tail
 from tridist.errors import DeploymentError
+from tridist.triton.shared_memory import PREFIX_VARIABLE, new_prefix, unlink_segments
 from tridist.worker.control import MAX_REPORT, WorkerReport, decode_report
 
 _MODULE = "tridist.worker.process"
 _LOSS_SECONDS = 2.0
+_CHUNK = 4096
 
 
 class WorkerProcess:
@@ -39,6 +40,7 @@ class WorkerProcess:
     Attributes:
         pid: its process id.
         exited: its exit code, as `subprocess` gives it; done when it and everything in its session's group is gone.
+        beats: grows whenever its event loop gave a sign of life, once it is ready.
 
     Raises:
         DeploymentError: the process could not be started.
@@ -47,7 +49,11 @@ class WorkerProcess:
     def __init__(self, name: str, environment: Mapping[str, str], log_path: Path) -> None:
         self.name = name
         self._log_path = log_path
+        self.beats = 0
+        self._prefix = new_prefix()
         self._ended = False
+        self._asked_to_drain = False
+        self._listening: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
@@ -81,6 +87,7 @@ class WorkerProcess:
         if report.error is not None:
             await asyncio.wait({self.exited}, timeout=_LOSS_SECONDS)
             raise DeploymentError(self.name, f"{report.error.code}: {report.error.message}") from report.error
+        self._listening = asyncio.create_task(self._listen())
         return str(report.component_id)
 
     def end(self) -> str:
@@ -94,8 +101,10 @@ class WorkerProcess:
         return tail(self._log_path, self._log_start)
 
     def terminate(self) -> None:
-        """Ask it to drain."""
-        self._signal(signal.SIGTERM)
+        """Ask it to drain. Doing it again does nothing: a second signal would end it at once."""
+        if not self._asked_to_drain:
+            self._asked_to_drain = True
+            self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """End it at once."""
@@ -120,6 +129,8 @@ class WorkerProcess:
 
     def close(self) -> None:
         """Close the line; a process that still runs takes it for our end."""
+        if self._listening is not None:
+            self._listening.cancel()
         writer = getattr(self, "_writer", None)
         if writer is None:
             self._line.close()
@@ -133,6 +144,11 @@ class WorkerProcess:
         except (OSError, ValueError):  # half a line, of a process that died over it
             return None
 
+    async def _listen(self) -> None:
+        with contextlib.suppress(OSError):
+            while await self._reader.read(_CHUNK):
+                self.beats += 1
+
     def _spawn(self, theirs: socket.socket, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         descriptor = theirs.fileno()
         with self._log_path.open("ab") as log:
@@ -144,7 +160,12 @@ class WorkerProcess:
                 pass_fds=(descriptor,),
                 start_new_session=True,
                 # A file in the current folder must not hide a module of the standard library from the worker.
-                env={**environment, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
+                env={
+                    **environment,
+                    "PYTHONSAFEPATH": "1",
+                    "PYTHONUNBUFFERED": "1",
+                    PREFIX_VARIABLE: self._prefix,
+                },
             )
 
     def _signal(self, number: signal.Signals) -> None:
@@ -155,13 +176,12 @@ class WorkerProcess:
     def _wait(self) -> None:
         # Without reaping: as long as the leader is there, its group's number cannot mean anyone else.
         os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-        segments = leftovers.shared_memory_of(self.pid)
         with self._lock:
             self._ended = True
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             code = self._process.wait()
-        leftovers.remove(segments)
+        unlink_segments(self._prefix)  # nobody else would (triton-inference-server/server #7481)
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, code)
 

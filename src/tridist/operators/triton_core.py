@@ -12,11 +12,14 @@ from typing import Any
 
 from tridist.errors import OperatorLoadError
 from tridist.triton import Provider, load_provider
+from tridist.triton.shared_memory import own_prefix, unlink_segments
 
 _log = logging.getLogger(__name__)
 _EXIT_SECONDS = 5
 """How long the core may take to stop. No request runs any more then; what it may wait for in vain is a model whose
 stub has crashed, which it never finishes unloading."""
+_started: set[TritonCore] = set()
+"""This process's cores. They share the Python backend, and so the prefix of its segments."""
 
 
 class TritonCore:
@@ -87,7 +90,10 @@ class TritonCore:
                     await asyncio.to_thread(self._server.unload, model)
 
     async def close(self) -> None:
-        """Stop the core; one that does not stop in its time ends with the process, and the log says so."""
+        """Stop the core; one that does not stop in its time ends with the process, and the log says so.
+
+        The last core of the process also removes the shared memory of stubs that have crashed.
+        """
         server, self._server = self._server, None
         if server is None:
             return
@@ -95,6 +101,10 @@ class TritonCore:
             await asyncio.to_thread(server.stop)
         except self.provider.TritonError as error:
             _log.warning("the Triton core did not stop: %s", error)
+        finally:
+            _started.discard(self)
+            if not _started:
+                unlink_segments(own_prefix())
 
     async def _load(self, model: str, config: Mapping[str, Any] | None) -> Any:
         parameters = None if config is None else {"config": json.dumps({"name": model, **config})}
@@ -108,8 +118,14 @@ class TritonCore:
                 model_repository=folder,
                 model_control_mode=self.provider.ModelControlMode.EXPLICIT,
                 exit_timeout=_EXIT_SECONDS,
+                backend_configuration={"python": {"shm-region-prefix-name": own_prefix()}},
             )
-            await asyncio.to_thread(server.start)
+            _started.add(self)
+            try:
+                await asyncio.to_thread(server.start)
+            except BaseException:
+                _started.discard(self)
+                raise
             self._server = server
         else:
             await asyncio.to_thread(self._server.register_model_repository, folder)

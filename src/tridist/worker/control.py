@@ -1,7 +1,8 @@
 """The private line between a worker's process and the process that started it.
 
-A connected pair of sockets, one end in each process. The parent sends the order (what to host), the worker answers once
-(ready, or why not), and from then on the line only has to be there: whoever sees its end knows that the other is gone.
+A connected pair of sockets, one end in each process. The parent sends the order (what to host), and the worker answers
+once (ready, or why not). From then on the worker sends a byte now and then (`tridist.worker.heartbeat`), and the line
+has to be there: whoever sees its end knows that the other is gone.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class WorkerOrder:
         config: the worker; every implementation is a name (``"module:name"`` or ``"triton"``).
         logs: how it logs.
         orphan_limit: seconds that it takes at most to drain when its parent has died; then it just ends.
+        unresponsive_after: seconds of silence after which its parent kills it; None when nobody listens.
     """
 
     config: WorkerConfig
     logs: LogConfig
     orphan_limit: float
+    unresponsive_after: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

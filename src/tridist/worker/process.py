@@ -7,6 +7,7 @@ How it ends, and with which exit code:
 
     SIGTERM, SIGINT, SIGHUP            drains                               0
     its parent dies                    drains, for a limited time           0, or 4 when that took too long
+    its event loop stands still        its parent kills it in the end       -
     it cannot start                    tells its parent and its log why     3
     a second one of these              ends at once                         128 + the signal's number
     a thread of user code never ends   its stack goes to the log            1, five seconds after draining
@@ -32,8 +33,10 @@ import uvloop
 
 from tridist.errors import ConfigurationError, OperatorLoadError, TridistError
 from tridist.instrumentation import configure_logging
+from tridist.triton.shared_memory import own_prefix
 from tridist.worker.config import WorkerConfig
-from tridist.worker.control import WorkerReport, encode_report, read_order, wait_for_end
+from tridist.worker.control import WorkerOrder, WorkerReport, encode_report, read_order, wait_for_end
+from tridist.worker.heartbeat import beat
 from tridist.worker.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -130,6 +133,7 @@ def main(arguments: list[str]) -> int:
     """Host the worker that the parent orders; returns the exit code."""
     # Set by our parent to keep the current folder out of the module path; of no concern to our own children.
     os.environ.pop("PYTHONSAFEPATH", None)
+    own_prefix()  # likewise
     faulthandler.enable()
     try:
         _, descriptor = arguments
@@ -151,6 +155,8 @@ class _Process:
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._was_ready = False
+        self._limit: float | None = None
+        self._beating: asyncio.Task[None] | None = None
 
     def run(self) -> int:
         """Receive the order, serve, report; returns the exit code."""
@@ -161,7 +167,7 @@ class _Process:
             return self._failed(ConfigurationError("parameters", None, reason))
         configure_logging(order.logs)
         try:
-            uvloop.run(self._serve(order.config, order.orphan_limit))
+            uvloop.run(self._serve(order))
         except TridistError as error:
             return self._failed(error)
         except Exception as error:  # noqa: BLE001 (reported, whatever it is)
@@ -169,13 +175,15 @@ class _Process:
             return self._failed(OperatorLoadError(order.config.name, f"{type(error).__name__}: {error}"))
         return ExitCode.DRAINED
 
-    async def _serve(self, config: WorkerConfig, orphan_limit: float) -> None:
+    async def _serve(self, order: WorkerOrder) -> None:
         stop = StopSwitch()
         stop.install()
-        threading.Thread(target=self._watch_parent, args=(stop, orphan_limit), name="parent", daemon=True).start()
+        threading.Thread(target=self._watch_parent, args=(stop, order.orphan_limit), name="parent", daemon=True).start()
+        self._limit = order.unresponsive_after
         try:
-            await serve(config, stop, self._ready)
+            await serve(order.config, stop, self._ready)
         finally:
+            await _cancel(self._beating)
             # Threads that user code left behind would keep the interpreter from ending: show where they are, and go.
             faulthandler.dump_traceback_later(_EXIT_SECONDS, exit=True)
 
@@ -190,6 +198,8 @@ class _Process:
     def _ready(self, worker: Worker) -> None:
         self._was_ready = True
         self._report(WorkerReport(component_id=worker.component_id))
+        if self._limit is not None:
+            self._beating = asyncio.create_task(beat(self._line, self._limit))
 
     def _failed(self, error: TridistError) -> int:
         _log.error("%s: %s", error.code, error.message, exc_info=error.__cause__)

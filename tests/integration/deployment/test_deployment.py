@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from support import operators_deployed
+from support.containment import shared_memory
 from support.deployed import PROCESS, deployment, gone, operator, replicas
 from support.waiting import until
 from tridist.client import Client
@@ -27,7 +28,6 @@ from tridist.deployment import (
     WorkerRestarting,
     WorkerStarted,
     WorkerStopped,
-    leftovers,
     nats_server,
     server_keeper,
 )
@@ -344,7 +344,7 @@ async def test_a_crash_leaves_no_shared_memory_of_triton_behind(url: str):
     config = deployment(replicas(encoder), url=url, restart=RestartPolicy(initial_delay=5))
     async with Deployment(config) as running:
         pid = running.statuses()[0].pid
-        segments = leftovers.shared_memory_of(pid)
+        segments = shared_memory(pid)
         stubs = [child.pid for child in psutil.Process(pid).children(recursive=True)]
         assert segments
         assert stubs

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from support import operators_deployed
-from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerReplicas
+from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerLimits, WorkerReplicas
 from tridist.deployment.implementation import by_name, importable_name
 from tridist.errors import ConfigurationError
 from tridist.icp.nats import NatsConfig, StreamConfig
@@ -109,6 +109,21 @@ def test_replicas_that_cannot_be_are_refused(fields):
 def test_a_restart_policy_that_cannot_be_is_refused(fields):
     with pytest.raises(ConfigurationError):
         RestartPolicy(**fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"unresponsive_after": 0},
+        {"unresponsive_after": math.inf},
+        {"unresponsive_after": math.nan},
+        {"max_memory": 0},
+        {"max_memory": True},
+    ],
+)
+def test_limits_that_cannot_be_are_refused(fields):
+    with pytest.raises(ConfigurationError):
+        WorkerLimits(**fields)
 
 
 def test_delays_double_up_to_the_longest():

@@ -42,6 +42,8 @@ def test_the_documented_example_is_valid(tmp_path: Path):
     assert config.planes.delivery.max_attempts == 2
     assert config.planes.tensors.inline_threshold == 32768
     assert (config.restart.max_restarts, encoder.restart.max_restarts) == (5, 0)
+    assert (config.limits.unresponsive_after, encoder.limits.max_memory) == (30, 2 << 30)
+    assert pipeline.limits is None
     assert (config.logs.level, config.logs.style) == ("DEBUG", "json")
     assert config.log_directory == tmp_path / "logs"
     assert config.python_path == (tmp_path / "src",)
@@ -51,6 +53,10 @@ def test_the_documented_example_is_valid(tmp_path: Path):
     assert encoder.worker.operators[0].repository == str(tmp_path / "models")
     assert encoder.worker.operators[0].parameters == {"config": {"max_batch_size": 8}}
     assert pipeline.worker.operators[0].max_in_flight == 64
+
+
+def test_a_limit_can_be_turned_off():
+    assert parse(WORKER + "limits: {unresponsive_after: null}").limits.unresponsive_after is None
 
 
 def test_a_short_one_gets_the_defaults():
@@ -82,6 +88,9 @@ ERRORS = {
     WORKER + "    environment: {A: 1}": (5, 22, "workers[0].environment.A", "put it in quotes"),
     WORKER + "    environment: [A]": (5, 18, "workers[0].environment", "must be a map"),
     WORKER + "    restart: {max_restarts: -1}": (5, 29, "workers[0].restart.max_restarts", "from 0"),
+    WORKER + "    limits: {max_memory: 0}": (5, 26, "workers[0].limits.max_memory", "bytes above 0"),
+    WORKER + "    limits: {max_memory: 1.5}": (5, 26, "workers[0].limits.max_memory", "must be a whole number"),
+    WORKER + "limits: {unresponsive_after: 0}": (5, 30, "limits.unresponsive_after", "seconds above 0"),
     WORKER + "    restart: often": (5, 14, "workers[0].restart", "must be a map"),
     WORKER + "    operators: []": (5, 5, "workers[0].operators", "is given twice (first on line 3)"),
     WORKER + "    planes: {}": (5, 5, "workers[0].planes", "is not a key"),

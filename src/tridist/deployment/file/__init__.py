@@ -10,6 +10,7 @@ A whole one, with every section::
     delivery: {max_attempts: 2}                         # DeliveryConfig
     tensors: {inline_threshold: 32768}                  # the data plane: UcpDataPlaneConfig
     restart: {max_restarts: 5}                          # RestartPolicy
+    limits: {unresponsive_after: 30}                    # WorkerLimits
     ready_timeout: 60
     log_directory: logs
     logs: {level: DEBUG, style: json}                   # LogConfig
@@ -19,6 +20,7 @@ A whole one, with every section::
         replicas: 2
         environment: {CUDA_VISIBLE_DEVICES: "0"}
         restart: {max_restarts: 0}
+        limits: {max_memory: 2147483648}   # bytes; a worker's own limits take the place of all those above
         grace_period: 10               # this and the rest: the fields of WorkerConfig
         operators:
           - name: encoder              # the fields of OperatorConfig

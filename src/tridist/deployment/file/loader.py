@@ -11,6 +11,7 @@ from typing import Any
 from tridist.deployment.config import DeploymentConfig, RestartPolicy, WorkerReplicas
 from tridist.deployment.file.document import Value, parse_document
 from tridist.deployment.file.schema import Section, convert, items, read, text
+from tridist.deployment.limits import WorkerLimits
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.errors import ConfigurationError
 from tridist.icp.nats import DeliveryConfig, NatsConfig, StreamConfig
@@ -25,12 +26,22 @@ _PLANES: Mapping[str, type[Any]] = {
     "delivery": DeliveryConfig,
     "tensors": UcpDataPlaneConfig,
 }
-_SECTIONS: Mapping[str, type[Any]] = {"nats_server": NatsServerConfig, "restart": RestartPolicy, "logs": LogConfig}
+_SECTIONS: Mapping[str, type[Any]] = {
+    "nats_server": NatsServerConfig,
+    "restart": RestartPolicy,
+    "limits": WorkerLimits,
+    "logs": LogConfig,
+}
 _OWN = ("url", "namespace", "ready_timeout", "log_directory", "python_path", "workers")
 _OUR_OWN = {"nats": ("urls", "namespace"), "logs": ("component",)}
 """Fields that the deployment itself sets."""
 
-_WORKER_OWN = ("replicas", "environment", "restart")
+_WORKER_OWN: Mapping[str, Any] = {
+    "replicas": int,
+    "environment": Mapping[str, str],
+    "restart": RestartPolicy | None,
+    "limits": WorkerLimits | None,
+}
 
 
 def load_deployment_file(path: Path | str, environment: Mapping[str, str] | None = None) -> DeploymentConfig:
@@ -127,7 +138,7 @@ def _worker(section: Section) -> WorkerReplicas:
     }
     _read_keys(section, {"name": str, "grace_period": float, "linger": float}, given)
     outer: dict[str, Any] = {"worker": section.build(WorkerConfig, given)}
-    _read_keys(section, {"replicas": int, "environment": Mapping[str, str], "restart": RestartPolicy | None}, outer)
+    _read_keys(section, _WORKER_OWN, outer)
     return section.build(WorkerReplicas, outer)
 
 
