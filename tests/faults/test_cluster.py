@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 
 from support.cluster import nats_cluster
-from support.deployed import deployment, operator, replicas, until
+from support.deployed import deployment, operator, replicas
 from support.faults import until_so
 from support.operators_faults import SLOW
+from support.waiting import until
 from tridist.client import Client
 from tridist.deployment import Deployment
 from tridist.errors import ConnectionFailedError

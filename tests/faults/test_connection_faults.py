@@ -10,8 +10,8 @@ import asyncio
 
 import pytest
 
-from support.deployed import until
 from support.faults import scene
+from support.waiting import until
 
 LOST = 10
 

@@ -14,7 +14,7 @@ import nats
 import nats.errors
 from nats.js import JetStreamContext
 
-from support.deployed import until
+from support.waiting import until
 from tridist.deployment import EmbeddedNatsServer, NatsServerConfig
 from tridist.errors import DeploymentError
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from support.deployed import until
+from support.waiting import until
 from tridist.operators import Operator, OperatorRequest, OperatorResponse, operator
 
 _POLL = 0.01
