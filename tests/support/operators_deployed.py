@@ -93,6 +93,15 @@ class DiesOnceMore(Operator):
         os._exit(8)
 
 
+class DiesUnless(Operator):
+    """Kills its process over a request whose parameter ``unless`` names a file that is not there."""
+
+    async def execute(self, request: OperatorRequest) -> OperatorResponse:
+        if not _exists(str(request.parameters["unless"])):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return OperatorResponse(request.inputs, {"attempt": request.attempt})
+
+
 def _write(path: str, text: str) -> None:
     Path(path).write_text(text)
 

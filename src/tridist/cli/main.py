@@ -29,6 +29,7 @@ Examples:
   tridist up deployment.yaml
   tridist infer encoder --input x=@image.npy --output-dir out
   tridist operators --watch 2
+  tridist dlq list
   tridist doctor
 """
 
@@ -41,6 +42,7 @@ class _Commands(click.Group):
         "worker": "Run one worker.",
         "infer": "Send one request and show the answer.",
         "operators": "Show what is served, and by whom.",
+        "dlq": "Look after requests that were given up.",
         "doctor": "Check what tridist needs on this machine.",
     }
 

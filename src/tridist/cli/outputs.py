@@ -29,7 +29,7 @@ def response_as_json(response: Response) -> dict[str, Any]:
         "final": response.final,
         "component_id": response.component_id,
         "attempt": response.attempt,
-        "parameters": {name: _number(value) for name, value in response.parameters.items()},
+        "parameters": {name: json_number(value) for name, value in response.parameters.items()},
         "outputs": [_output(name, np.asarray(array)) for name, array in response.outputs.items()],
     }
 
@@ -75,7 +75,7 @@ def _output(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"name": name, "datatype": data_type.value, "shape": list(array.shape)}
     if data_type is not DataType.BYTES:
         plain = array.astype(np.float32) if data_type is DataType.BF16 else array
-        return {**described, "data": [_number(value) for value in plain.reshape(-1).tolist()]}
+        return {**described, "data": [json_number(value) for value in plain.reshape(-1).tolist()]}
     elements: list[bytes] = array.reshape(-1).tolist()
     try:
         return {**described, "data": [element.decode() for element in elements]}
@@ -84,7 +84,8 @@ def _output(name: str, array: npt.NDArray[Any]) -> dict[str, Any]:
         return {**described, "encoding": "base64", "data": encoded}
 
 
-def _number(value: Any) -> Any:
+def json_number(value: Any) -> Any:
+    """The value, or its name where it is a float for which JSON has no number."""
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

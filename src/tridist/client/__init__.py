@@ -2,6 +2,7 @@
 
 from tridist.client.caller import Caller
 from tridist.client.client import Client, connect
+from tridist.client.dead_letters import DeadLetterQueue
 from tridist.client.pending import PendingResponse
 from tridist.client.placement import Placement, by_reference, inline
 from tridist.client.remote_operator import RemoteOperator
@@ -11,6 +12,7 @@ from tridist.client.response import Response
 __all__ = [
     "Caller",
     "Client",
+    "DeadLetterQueue",
     "PendingResponse",
     "Placement",
     "ReferenceScope",

@@ -9,6 +9,7 @@ from typing import Any
 from typing_extensions import Self
 
 from tridist.client.caller import DEFAULT_TIMEOUT, Caller
+from tridist.client.dead_letters import DeadLetterQueue
 from tridist.client.pending import PendingResponse
 from tridist.client.remote_operator import RemoteOperator
 from tridist.icp.planes import Planes, PlanesConfig
@@ -28,6 +29,7 @@ class Client:
     def __init__(self, config: PlanesConfig, *, timeout: float | None = DEFAULT_TIMEOUT) -> None:
         self._planes = Planes(config)
         self._caller = Caller(self._planes.requests, self._planes.tensors, timeout=timeout)
+        self._dead_letters = DeadLetterQueue(self._planes, self._caller, timeout=timeout)
 
     async def open(self) -> None:
         """Connect.
@@ -69,6 +71,11 @@ class Client:
     async def queues(self) -> list[QueueStatus]:
         """The queue of every operator."""
         return await self._planes.requests.queues()
+
+    @property
+    def dead_letters(self) -> DeadLetterQueue:
+        """The requests of the namespace that were given up."""
+        return self._dead_letters
 
     def statistics(self) -> DataPlaneStatistics:
         """What this client's data plane has moved."""

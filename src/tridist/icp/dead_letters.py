@@ -20,6 +20,7 @@ from tridist.icp.messages import ErrorInfo, InferenceRequest
 from tridist.icp.subjects import MAX_NAME_LENGTH, MAX_VERSION
 
 _KIND = "dead-letter"
+_MAX_TIME = 2.0**36  # in the year 4147: what a calendar can show
 MAX_LISTED = 10_000
 
 
@@ -197,6 +198,6 @@ def _cause(reader: FieldReader) -> ErrorInfo:
 
 def _time(reader: FieldReader) -> float:
     died_at = reader.number("died_at")
-    if died_at is None or died_at < 0:
+    if died_at is None or not 0 <= died_at <= _MAX_TIME:
         raise reader.fail("died_at", "is no Unix time")
     return died_at

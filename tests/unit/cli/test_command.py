@@ -26,7 +26,7 @@ from tridist.icp.planes import PlanesConfig
 from tridist.operators import operator
 from tridist.worker import OperatorConfig, Worker, WorkerConfig
 
-COMMANDS = ("up", "worker", "infer", "operators", "doctor")
+COMMANDS = ("up", "worker", "infer", "operators", "dlq", "doctor")
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +92,17 @@ def test_version(tridist):
         ["worker", "--operator", "a/b=m:f"],
         ["worker", "--operator", "a=m"],
         ["operators", "--watch", "0"],
+        ["dlq", "list", "--limit", "0"],
+        ["dlq", "list", "--operator", "a.b"],
+        ["dlq", "list", "--operator", "a/b"],
+        ["dlq", "show"],
+        ["dlq", "show", "x"],
+        ["dlq", "replay"],
+        ["dlq", "replay", "1", "--all"],
+        ["dlq", "replay", "0"],
+        ["dlq", "purge", "--yes"],
+        ["dlq", "purge", "--all"],
+        ["dlq", "purge", "1", "--operator", "a", "--yes"],
         ["doctor", "--only", "horoscope"],
     ],
     ids=" ".join,
@@ -190,7 +201,7 @@ def test_doctor_checks_python_in_a_process_of_its_own(tridist):
     assert finding["outcome"]["facts"]["executable"] == sys.executable
 
 
-@pytest.mark.parametrize("command", ["up", "worker", "infer", "operators", "doctor"])
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_its_examples_line_by_line(command):
     shown = CliRunner().invoke(main, [command, "--help"]).output
     assert "\\b" not in shown

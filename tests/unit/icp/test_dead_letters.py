@@ -95,6 +95,7 @@ def test_the_request_is_read_from_the_letter():
         ({"died_at": ...}, "died_at"),
         ({"died_at": float("nan")}, "died_at"),
         ({"died_at": -1.0}, "died_at"),
+        ({"died_at": 1e300}, "died_at"),
         ({"size": len(REQUEST) + 1}, "data"),
         ({"data": "text"}, "data"),
         ({"kind": "status"}, "kind"),
