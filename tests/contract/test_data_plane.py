@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 
 import ml_dtypes
 import numpy as np
@@ -255,3 +256,32 @@ async def test_a_cancelled_get_disturbs_nobody(producer, consumer):
         await asyncio.gather(task, return_exceptions=True)
         same((await soon(consumer.get(small))).numpy(), np.arange(4))
     assert (await soon(consumer.get(big))).numpy().all()
+
+
+async def test_a_stale_reference_never_brings_other_bytes(producer, consumer):
+    """Tensors come and go as fast as they can; references are used, released and used again in any order."""
+    choose = random.Random(7)
+    made: list[tuple[TensorReference, int]] = []
+    stale: set[str] = set()
+    fetched = refused = 0
+    for number in range(200):
+        made.append(
+            (
+                producer.put(np.full(choose.choice((8, 5000, 200_000)), number % 251, np.uint8), inline=False),
+                number % 251,
+            )
+        )
+        chosen = choose.sample(made, min(len(made), 4))
+        for reference, _ in chosen[:2]:
+            stale.add(str(reference.uri))
+            await soon(choose.choice((producer, consumer)).release(reference))
+        results = await soon(asyncio.gather(*(consumer.get(r) for r, _ in chosen), return_exceptions=True))
+        for (reference, value), result in zip(chosen, results, strict=True):
+            if isinstance(result, errors.TensorNotFoundError):
+                assert str(reference.uri) in stale
+                refused += 1
+            else:
+                assert (result.numpy() == value).all()
+                assert str(reference.uri) not in stale
+                fetched += 1
+    assert min(fetched, refused) > 50

@@ -87,7 +87,7 @@ async def ucx_peers() -> AsyncIterator[Callable[..., Awaitable[Peer]]]:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=_LINE,
-            env={**os.environ, "PYTHONPATH": str(_TESTS)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(_TESTS), *sys.path])},
         )
         peer = Peer(process)
         peers.append(peer)

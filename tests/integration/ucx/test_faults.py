@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
 import threading
@@ -16,6 +15,7 @@ import pytest
 
 from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
+from support.ucx_strangers import Stranger, lane_address, stranger_listens
 from support.waiting import until
 from tridist import errors
 from tridist.icp.data_types import DataType
@@ -23,7 +23,19 @@ from tridist.icp.messages import TensorReference
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
 from tridist.icp.ucx import context as context_module
 from tridist.icp.ucx import session as session_module
-from tridist.icp.ucx.control import FrameReader, Hello, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.connection import MAX_TRANSFERS
+from tridist.icp.ucx.control import (
+    NONCE_SIZE,
+    Hello,
+    Operation,
+    Proof,
+    Reason,
+    Refusal,
+    Reply,
+    Request,
+    Status,
+    encode,
+)
 from tridist.icp.ucx.session import Session
 
 BIG = 256 << 20
@@ -169,52 +181,40 @@ async def test_somebody_listens_and_says_nothing(open_plane):
     assert "0.3 s" in error.reason
 
 
+@pytest.fixture
+async def address():
+    async with lane_address() as made:
+        yield made
+
+
 @pytest.mark.parametrize("answer", ["nothing", "other bytes", "wrong size"])
-async def test_a_producer_that_greets_and_then_does_not_deliver(open_plane, answer):
+async def test_a_producer_that_greets_and_then_does_not_deliver(open_plane, address, answer):
     plane = await open_plane(request_timeout=0.3, connect_timeout=LONG)
-    real = await open_plane()
 
-    async def lie(reader, writer):
-        # The greeting of a real plane, so that UCX gets an address that exists.
-        lane_reader, lane_writer = await asyncio.open_connection("127.0.0.1", real.address[1])
-        frames, greeting = FrameReader(), await reader.read(65536)
-        lane_writer.write(greeting)
-        writer.write(await lane_reader.read(65536))
-        while data := await reader.read(65536):
-            for frame in frames.feed(data):
-                if answer == "other bytes":
-                    writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
-                elif answer == "wrong size":
-                    writer.write(encode(Reply(Status.OK, frame.transfer, 1 << 60)))
-        lane_writer.close()
-        writer.close()
+    async def lie(stranger):
+        await stranger.greet_as_producer(None, address)
+        while request := await stranger.next():
+            if answer == "other bytes":
+                stranger.writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+            elif answer == "wrong size":
+                await stranger.send(Reply(Status.OK, request.transfer, 1 << 60))
 
-    server = await asyncio.start_server(lie, "127.0.0.1", 0)
-    await fails_soon(plane.get(reference_to(server.sockets[0].getsockname()[1])))
-    server.close()
+    async with stranger_listens(lie) as port:
+        await fails_soon(plane.get(reference_to(port)))
 
 
-async def test_a_promise_of_bytes_that_never_come(open_plane):
+async def test_a_promise_of_bytes_that_never_come(open_plane, address):
     plane = await open_plane(request_timeout=0.3, connect_timeout=LONG, minimum_rate=1e9)
-    real = await open_plane()
 
-    async def promise(reader, writer):
-        lane_reader, lane_writer = await asyncio.open_connection("127.0.0.1", real.address[1])
-        frames = FrameReader()
-        lane_writer.write(await reader.read(65536))
-        writer.write(await lane_reader.read(65536))
-        while data := await reader.read(65536):
-            for frame in frames.feed(data):
-                writer.write(encode(Reply(Status.OK, frame.transfer, frame.size)))
-        lane_writer.close()
-        writer.close()
+    async def promise(stranger):
+        await stranger.greet_as_producer(None, address)
+        while request := await stranger.next():
+            await stranger.send(Reply(Status.OK, request.transfer, request.size))
 
-    server = await asyncio.start_server(promise, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    error = await fails_soon(plane.get(reference_to(port, size=1000)))
-    assert "deliver" in error.reason
-    await fails_soon(plane.get(reference_to(port, size=100_000)))
-    server.close()
+    async with stranger_listens(promise) as port:
+        error = await fails_soon(plane.get(reference_to(port, size=1000)))
+        assert "deliver" in error.reason
+        await fails_soon(plane.get(reference_to(port, size=100_000)))
 
 
 async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer):
@@ -261,24 +261,27 @@ async def test_an_absurd_size_is_an_error_and_not_a_crash(plane, peer):
         b"\0" * 4096,
         encode(Request(Operation.GET, 1, "0" * 32)),
         encode(Reply(Status.OK, 1)),
-        b"TD\x02\x01\x04\0\0\0abcd",
-        b"TD\x01\x01\xff\xff\xff\xff",
-        b"TD\x01\x09\0\0\0\0",
+        encode(Proof(b"address", b"m" * 32)),
+        encode(Refusal(Reason.BUSY)),
         b"TD\x01\x01\x04\0\0\0abcd",
-        encode(Hello(b"\0" * 200)).replace(b"\0" * 200, os.urandom(200)),
-        encode(Hello(b"\0" * 200)).replace(b"digest", b"Digest"),
+        b"TD\x02\x01\xff\xff\xff\xff",
+        b"TD\x02\x09\0\0\0\0",
+        b"TD\x02\x01\x04\0\0\0abcd",
+        encode(Hello(b"n" * NONCE_SIZE)).replace(b"nonce", b"Nonce"),
+        encode(Hello(b"n" * NONCE_SIZE)) * 2,
+        encode(Hello(b"n" * NONCE_SIZE)) + encode(Request(Operation.GET, 1, "0" * 32)),
     ],
-    ids=range(10),
+    ids=range(13),
 )
 async def test_broken_control_bytes_close_that_connection_only(peer, plane, sent, caplog):
     caplog.set_level(logging.WARNING)
     reference = await peer.put(1000)
     await plane.get(reference)
     for port in (plane.address[1], int(reference.uri.split(":")[2].split("/")[0])):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(sent)
-        assert len(await asyncio.wait_for(reader.read(-1), SOON)) < 16384
-        writer.close()
+        stranger = await Stranger.to(("127.0.0.1", port))
+        stranger.writer.write(sent)
+        assert len(await stranger.ended()) < 1024
+        stranger.close()
     assert "broke the protocol" in caplog.text
     assert (await plane.get(reference)).nbytes == 1000
 
@@ -295,8 +298,48 @@ async def test_too_many_peers_are_refused_and_the_others_go_on(open_plane, peer)
     ours = plane.put(content(1000, 1), inline=False)
     assert await peer.ask("get", uri=ours.uri, size=1000, seed=1) is True
     late = await open_plane()
-    await fails_soon(late.get(ours))
+    assert "as many others" in (await fails_soon(late.get(ours))).reason
     assert await peer.ask("get", uri=ours.uri, size=1000, seed=1) is True
+
+
+@pytest.mark.parametrize("size", [0, 7, 9, 1 << 40, 2**64 - 1])
+async def test_a_consumer_that_asks_for_another_size_gets_no_byte(plane, address, size):
+    tensor_id = plane.put(np.arange(8, dtype=np.uint8), inline=False).uri[-32:]
+    stranger = await Stranger.to(plane.address)
+    assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
+    await stranger.send(Request(Operation.GET, 1, tensor_id, tag=5, size=size))
+    assert await stranger.next() == Reply(Status.SIZE_DIFFERS, 1, 8)
+    stranger.close()
+
+
+async def test_a_consumer_that_never_takes_its_bytes_cannot_ask_for_ever(plane, address):
+    tensor_id = plane.put(np.zeros(1 << 20, np.uint8), inline=False).uri[-32:]
+    stranger = await Stranger.to(plane.address)
+    assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
+    await stranger.send(*(Request(Operation.GET, n, tensor_id, tag=n, size=1 << 20) for n in range(MAX_TRANSFERS + 1)))
+    replies = 0
+    while await stranger.next() is not None:
+        replies += 1
+    assert replies <= MAX_TRANSFERS
+    stranger.close()
+
+
+async def test_a_consumer_that_does_not_read_its_replies_cannot_fill_our_memory(open_plane, address):
+    """The producer stops taking its requests, waits for a while, and hangs up."""
+    plane = await open_plane(request_timeout=1.0)
+    stranger = await Stranger.to(plane.address)
+    assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
+    ask = encode(Request(Operation.GET, 1, "0" * 32)) * 1000
+    written = 0
+    with pytest.raises((ConnectionError, asyncio.TimeoutError)):  # noqa: PT012 (it is the loop that ends)
+        while written < 1 << 30:
+            stranger.writer.write(ask)
+            await asyncio.wait_for(stranger.writer.drain(), 20)
+            written += len(ask)
+    # What lies in the sockets' buffers; without a stop, all of it would have been taken.
+    assert written < 128 << 20
+    assert (await (await open_plane()).get(plane.put(np.arange(4), inline=False))).nbytes == 32
+    stranger.close()
 
 
 # -- cancelling and closing ----------------------------------------------------------------------------------------
@@ -453,7 +496,7 @@ async def test_a_slow_name_server_does_not_hold_up_the_users_loop(monkeypatch):
         return "::1"
 
     monkeypatch.setattr(socket, "getfqdn", slow_name)
-    plane = UcpDataPlane(UcpDataPlaneConfig(host="::"))
+    plane = UcpDataPlane(UcpDataPlaneConfig(host="::", secret="s"))  # noqa: S106
     opening = asyncio.ensure_future(plane.open())
     await asyncio.wait([opening])
     assert asked

@@ -39,7 +39,7 @@ def test_workers_share_the_deployments_planes():
 
 
 def test_a_worker_keeps_planes_of_its_own_but_for_url_and_namespace():
-    own = PlanesConfig(namespace="other", tensors=UcpDataPlaneConfig(host="0.0.0.0"))  # noqa: S104
+    own = PlanesConfig(namespace="other", tensors=UcpDataPlaneConfig(host="0.0.0.0", secret="s"))  # noqa: S104, S106
     config = DeploymentConfig(
         workers=(WorkerReplicas(worker=worker(planes=own)),), planes=PlanesConfig(namespace="demo")
     )
@@ -50,7 +50,7 @@ def test_a_worker_keeps_planes_of_its_own_but_for_url_and_namespace():
 
 
 def test_a_field_of_its_own_does_not_cost_a_worker_the_deployments_credentials():
-    own = PlanesConfig(tensors=UcpDataPlaneConfig(host="0.0.0.0"))  # noqa: S104
+    own = PlanesConfig(tensors=UcpDataPlaneConfig(host="0.0.0.0", secret="s"))  # noqa: S104, S106
     shared = PlanesConfig(nats=NatsConfig(token="secret"), streams=StreamConfig(replicas=3))  # noqa: S106
     config = DeploymentConfig(workers=(WorkerReplicas(worker=worker(planes=own)),), planes=shared)
     made = config.worker_at(config.workers[0], "w", "nats://here:1").planes

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import weakref
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_store import TensorStore
@@ -131,3 +134,45 @@ def test_several_threads_may_use_it_at_once():
         thread.join(30)
     assert not failures
     assert store.usage() == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["add", "duplicate", "release", "wait", "find"]), st.integers(0, 50))))
+def test_an_id_names_one_tensor_for_ever(steps):
+    """Whatever happens in which order: an id finds the tensor that it was made for, or nothing; never another."""
+    clock, made, ends, released = Clock(), {}, {}, set()
+    store = TensorStore(clock)
+    for step, number in steps:
+        chosen = list(made)[number % len(made)] if made else "0" * 32
+        if step == "add":
+            tensor = a_tensor()
+            new = store.add(tensor, 1 + number)
+            assert new not in made
+            made[new], ends[new] = tensor, clock.now + 1 + number
+        elif step == "duplicate":
+            new = store.duplicate(chosen, 1 + number)
+            if new is not None:
+                assert new not in made
+                made[new], ends[new] = made[chosen], clock.now + 1 + number
+        elif step == "release":
+            store.release(chosen)
+            released.add(chosen)
+        elif step == "wait":
+            clock.now += number / 10
+        for tensor_id, tensor in made.items():
+            alive = tensor_id not in released and clock.now < ends[tensor_id]
+            assert store.find(tensor_id) is (tensor if alive else None)
+
+
+def test_ids_come_from_the_systems_generator_and_never_again(monkeypatch):
+    drawn = []
+    real = os.urandom
+
+    def urandom(count):
+        drawn.append(count)
+        return real(count)
+
+    monkeypatch.setattr(os, "urandom", urandom)
+    store = TensorStore()
+    ids = {store.add(a_tensor(), 60) for _ in range(1000)}
+    assert len(ids) == 1000
+    assert drawn == [16] * 1000

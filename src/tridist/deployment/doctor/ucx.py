@@ -31,8 +31,15 @@ def check_ucx(settings: CheckSettings) -> Outcome:
     statistics, seconds = _measure(settings.planes.tensors)
     rate = _SIZE / seconds / _GIGA
     transports = sorted(statistics.transports)
-    facts = {"transports": transports, "gigabytes_per_second": round(rate, 2), "versions": _versions()}
+    facts = {
+        "transports": transports,
+        "gigabytes_per_second": round(rate, 2),
+        "versions": _versions(),
+        "secret": settings.planes.tensors.secret is not None,
+    }
     summary = f"{rate:.1f} GB/s between two processes ({_SIZE >> 20} MiB), over {', '.join(transports) or 'unknown'}"
+    if settings.planes.tensors.secret is None:
+        summary += "; no secret is set, so this machine only"
     if transports and _NETWORK.issuperset(transports):
         advice = (
             "traffic on this machine takes the network stack instead of shared memory: look for UCX_TLS and "

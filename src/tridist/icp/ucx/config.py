@@ -26,13 +26,12 @@ class UcpDataPlaneConfig:
 
     Attributes:
         host: address to listen on. The default is reachable from this machine only; in a cluster, name the address of
-            the interface that the others reach, or ``0.0.0.0``. Then keep this port, and the ports that UCX itself
-            opens on that network, to a network whose every machine you trust: nothing is encrypted, who can connect and
-            has a reference can read its tensor, and a peer that sends UCX a malformed address ends the process. See
-            ``secret``.
+            the interface that the others reach, or ``0.0.0.0``, and set a ``secret``. Keep this port, and the ports
+            that UCX itself opens on that network, to a network whose every machine you trust: nothing is encrypted, and
+            UCX's own ports ask for no secret. docs/security.md says more.
         port: port to listen on; 0 takes any free one.
         advertised_host: what references name as the host; by default ``host``, or for a wildcard the address that this
-            machine uses towards others.
+            machine uses towards others. One that is not this machine alone needs a ``secret`` as well.
         inline_threshold: tensors of at most this many bytes ride in the message.
         lease: seconds that a reference lives when `put` names no lease.
         connect_timeout: seconds for a connection to a peer, greeting included.
@@ -45,13 +44,14 @@ class UcpDataPlaneConfig:
         max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors; when fewer
             descriptors are free at `open`, fewer peers are served.
         receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
-        secret: what all peers share; only those that know it are let through to UCX on ``port``. Peers with different
-            ones refuse each other. By default the environment variable ``TRIDIST_SECRET``; None, or that variable
-            empty, takes any peer. It hides nothing from those who can listen in on the network, and they can repeat a
-            greeting that they have seen.
+        secret: what all peers share; both ends of a connection prove that they know it before anything else, so peers
+            with different ones refuse each other. Make it long and random (``openssl rand -hex 32``): who can connect
+            to a plane, or be connected to by one, may test guesses elsewhere. By default the environment variable
+            ``TRIDIST_SECRET``; None, or that variable empty, takes any process of this machine, and is refused where
+            others could reach the plane.
 
     Raises:
-        ConfigurationError: a value is out of range; ``field`` says which.
+        ConfigurationError: a value is out of range, or there is no secret where one is needed; ``field`` says which.
     """
 
     host: str = "127.0.0.1"
@@ -82,6 +82,18 @@ class UcpDataPlaneConfig:
         for name in ("max_tensor_size", "max_peers"):
             value = getattr(self, name)
             self._check(name, value, value > 0, "is not positive")
+        self._check_secret()
+
+    def _check_secret(self) -> None:
+        if self.secret is not None:
+            return
+        for name, host in (("host", self.host), ("advertised_host", self.advertised_host)):
+            if host and not _is_loopback(host):
+                reason = (
+                    f"is needed, since {name} {host!r} is for other machines: set {SECRET_VARIABLE} to the same long, "
+                    "random text for all of them"
+                )
+                raise ConfigurationError("secret", None, reason)
 
     @staticmethod
     def _check(name: str, value: object, good: bool, reason: str) -> None:
@@ -91,12 +103,7 @@ class UcpDataPlaneConfig:
     @property
     def loopback(self) -> bool:
         """Whether only this machine can reach the plane."""
-        if self.host == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        return _is_loopback(self.host)
 
     def advertised(self) -> str:
         """The host that references name."""
@@ -107,6 +114,15 @@ class UcpDataPlaneConfig:
     def transfer_timeout(self, size: int) -> float:
         """Seconds that a transfer of ``size`` bytes may take."""
         return self.request_timeout + size / self.minimum_rate
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _outward_address(wildcard: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from itertools import count
 from typing import Any, TypeVar
@@ -11,13 +12,17 @@ from typing_extensions import override
 
 from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError
 from tridist.icp.tensor_uri import TensorUri
+from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.context import UcxContext
-from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.control import Frame, Kind, Operation, Proof, Refusal, Reply, Request, Status, encode
+from tridist.icp.ucx.handshake import RefusedError, Role, refused_by_peer
 from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger(__name__)
 
 MAX_TRANSFERS = 512
 """Requests in flight on one connection; the rest wait for their turn here, not in the producer's memory."""
@@ -30,8 +35,8 @@ them one by one bounds what UCX has begun and cannot stop when the connection en
 class Connection(Link):
     """One producer."""
 
-    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
-        super().__init__(context, config)
+    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig, complaints: Complaints) -> None:
+        super().__init__(Role.CONSUMER, context, config, complaints)
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         self._large = asyncio.Lock()
@@ -42,7 +47,7 @@ class Connection(Link):
         """Connect and greet.
 
         Raises:
-            LaneError: nobody answers there, or not as a data plane should.
+            LaneError: nobody answers there, or not as a data plane should, or one side refuses the other.
         """
         try:
             await asyncio.wait_for(self._connect(host, port), self._config.connect_timeout)
@@ -82,12 +87,26 @@ class Connection(Link):
         self.write(encode(Request(Operation.RELEASE, 0, tensor_id)))
 
     @override
-    def greeted(self) -> None:
+    def met(self) -> None:
+        assert self.lane is not None  # noqa: S101 (made before the hello is read; for the type checker)
+        self._frames.expect(Kind.PROOF, Kind.REFUSAL)
+        self.write(encode(self._handshake.prove(self.lane.address)))
+
+    @override
+    def proved(self, proof: Proof) -> None:
+        assert self.lane is not None  # noqa: S101 (as above)
+        self.connect_lane(self._handshake.verify(proof, self.lane.address), Kind.REPLY)
         if not self._ready.done():
             self._ready.set_result(None)
 
     @override
+    def refuse(self, refused: RefusedError) -> None:
+        self.abort(f"the peer was refused: {refused}")
+
+    @override
     def received(self, frame: Frame) -> None:
+        if isinstance(frame, Refusal):
+            raise LaneError(refused_by_peer(frame.reason))
         if not isinstance(frame, Reply):
             raise InvalidMessageError("kind", "is not a reply")
         future = self._replies.pop(frame.transfer, None)
@@ -109,7 +128,10 @@ class Connection(Link):
     async def _connect(self, host: str, port: int) -> None:
         await self._loop.create_connection(lambda: self, host, port)
         if not self.ended.done():
-            self.say_hello(self.open_lane())
+            self._frames.expect(Kind.HELLO, Kind.REFUSAL)
+            self.write(encode(self._handshake.hello))
+            # After the hello, so that the peer's is on its way while UCX takes its time.
+            self.open_lane()
         await self._ready
 
     async def _ask(self, uri: TensorUri, request: Request) -> Reply:
@@ -150,6 +172,7 @@ class Connections:
     def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
         self._context = context
         self._config = config
+        self._complaints = Complaints(_LOG)
         self._connections: dict[tuple[str, int], Connection] = {}
         self._connecting: dict[tuple[str, int], asyncio.Task[Connection]] = {}
 
@@ -187,7 +210,7 @@ class Connections:
             connection.abort("the plane closes")
 
     async def _establish(self, key: tuple[str, int]) -> Connection:
-        connection = Connection(self._context, self._config)
+        connection = Connection(self._context, self._config, self._complaints)
         try:
             await connection.establish(*key)
             self._connections[key] = connection

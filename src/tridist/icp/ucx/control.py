@@ -9,23 +9,26 @@ A connection carries frames. Every frame has a header of 8 bytes (little-endian)
 
 and a body by its kind:
 
-    HELLO    msgpack map: process, UCX worker address and that address's digest. The first frame of both sides; what
-             else peers must agree on before UCX sees a byte of theirs belongs here, unknown fields are ignored. The
-             digest is SHA-256, keyed (HMAC) where peers share a secret.
+    HELLO    msgpack map: nonce, whether the sender has a secret, process. The first frame of both sides; unknown fields
+             are ignored.
+    PROOF    msgpack map: UCX worker address, and the proof that the sender knows the secret. The second frame of both
+             sides; `handshake` says what is proved.
+    REFUSAL  why the sender ends the connection instead of greeting.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
     REPLY    status, transfer number, size, tensor id
 
 A GET names the size that its reference promised, and a tag. If the producer holds the tensor and the sizes agree it
 replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing.
+
+What a peer may send at a moment is decided by the reader (`FrameReader.expect`), and is at most `MAX_PROOF` bytes
+before the peer has proved itself.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
@@ -33,9 +36,11 @@ from typing import TypeVar
 from tridist.errors import InvalidMessageError, UnsupportedProtocolError
 from tridist.icp.codec import decode_map, encode_map
 
-PROTOCOL_VERSION = 1
-MAX_HELLO = 16 * 1024
+PROTOCOL_VERSION = 2
+NONCE_SIZE = 32
+MAX_HELLO = 512
 MAX_ADDRESS = 8 * 1024
+MAX_PROOF = MAX_ADDRESS + 512
 MAX_LEASE = 365 * 86400.0
 """Seconds that a producer grants a peer at most: infinity would keep the memory of a producer whose peers are long
 gone."""
@@ -46,6 +51,9 @@ _MAGIC = b"TD"
 _HEADER = struct.Struct("<2sBBI")
 _REQUEST = struct.Struct("<BQQQd16s")
 _REPLY = struct.Struct("<BQQ16s")
+_REFUSAL = struct.Struct("<B")
+_MAC_SIZE = 32
+_MAX_COMPONENT = 128
 _NO_ID = "0" * 32
 
 
@@ -55,6 +63,8 @@ class Kind(IntEnum):
     HELLO = 1
     REQUEST = 2
     REPLY = 3
+    PROOF = 4
+    REFUSAL = 5
 
 
 class Operation(IntEnum):
@@ -73,17 +83,52 @@ class Status(IntEnum):
     SIZE_DIFFERS = 2
 
 
+class Reason(IntEnum):
+    """Why a peer is refused."""
+
+    SECRET_WANTED = 1
+    SECRET_UNWANTED = 2
+    SECRET_DIFFERS = 3
+    BUSY = 4
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Who speaks.
 
     Attributes:
-        address: the UCX worker that serves this connection, as UCX packs it.
+        nonce: `NONCE_SIZE` random bytes, never used before.
+        keyed: whether the sender has a secret.
         component: host and process id, for logs.
     """
 
-    address: bytes
+    nonce: bytes
+    keyed: bool = False
     component: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the sender knows.
+
+    Attributes:
+        address: the UCX worker that serves this connection, as UCX packs it.
+        mac: see `handshake`.
+    """
+
+    address: bytes
+    mac: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The connection ends instead of being greeted.
+
+    Attributes:
+        reason: why.
+    """
+
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,91 +169,109 @@ class Reply:
     tensor_id: str = _NO_ID
 
 
-Frame = Hello | Request | Reply
+Frame = Hello | Proof | Refusal | Request | Reply
 
 
-def encode(frame: Frame, secret: str | None = None) -> bytes:
-    """The bytes of a frame, header included; ``secret`` keys the digest of a hello."""
+def encode(frame: Frame) -> bytes:
+    """The bytes of a frame, header included."""
     if isinstance(frame, Request):
         tensor_id = bytes.fromhex(frame.tensor_id)
         lease = _within_limits(frame.lease)
-        body = _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, lease, tensor_id)
-        return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.REQUEST, len(body)) + body
+        return _framed(
+            Kind.REQUEST, _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, lease, tensor_id)
+        )
     if isinstance(frame, Reply):
-        body = _REPLY.pack(frame.status, frame.transfer, frame.size, bytes.fromhex(frame.tensor_id))
-        return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.REPLY, len(body)) + body
-    body = encode_map(
-        "hello", {"address": frame.address, "digest": _digest(frame.address, secret), "component": frame.component}
-    )
-    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, Kind.HELLO, len(body)) + body
+        tensor_id = bytes.fromhex(frame.tensor_id)
+        return _framed(Kind.REPLY, _REPLY.pack(frame.status, frame.transfer, frame.size, tensor_id))
+    if isinstance(frame, Hello):
+        fields = {"nonce": frame.nonce, "keyed": frame.keyed, "component": frame.component[:_MAX_COMPONENT]}
+        return _framed(Kind.HELLO, encode_map("hello", fields))
+    if isinstance(frame, Proof):
+        return _framed(Kind.PROOF, encode_map("proof", {"address": frame.address, "mac": frame.mac}))
+    return _framed(Kind.REFUSAL, _REFUSAL.pack(frame.reason))
 
 
 class FrameReader:
-    """Cuts a byte stream into frames; never holds more than one incomplete frame.
+    """Cuts a byte stream into frames; holds what was fed and not taken yet.
+
+    Iterating takes the frames that are complete, one by one, and can go on after more was fed. Iteration raises
+    InvalidMessageError for bytes that are no frame of ours, or one that is not expected, and UnsupportedProtocolError
+    for a peer that speaks another version; the stream cannot be read any further then. Both are raised at a frame's
+    header, before its body has come.
 
     Args:
-        secret: what the peer's hello has to be made with; None when peers share none.
+        expected: the kinds that the peer may send now.
     """
 
-    def __init__(self, secret: str | None = None) -> None:
+    def __init__(self, *expected: Kind) -> None:
         self._buffer = bytearray()
-        self._secret = secret
+        self._expected = frozenset(expected)
 
-    def feed(self, data: bytes) -> list[Frame]:
-        """Take what arrived; returns the frames that are complete now.
+    def expect(self, *kinds: Kind) -> None:
+        """Change what the peer may send from the next frame on."""
+        self._expected = frozenset(kinds)
 
-        Raises:
-            InvalidMessageError: the bytes are no frame of ours. The stream cannot be read any further.
-            UnsupportedProtocolError: the peer speaks another version.
-        """
+    def feed(self, data: bytes) -> None:
+        """Take what arrived."""
         self._buffer += data
-        frames: list[Frame] = []
-        start = 0
-        while len(self._buffer) - start >= _HEADER.size:
-            kind, length = _read_header(self._buffer, start)
-            end = start + _HEADER.size + length
-            if len(self._buffer) < end:
-                break
-            frames.append(self._decode(kind, bytes(self._buffer[start + _HEADER.size : end])))
-            start = end
-        del self._buffer[:start]
-        return frames
 
-    def _decode(self, kind: Kind, body: bytes) -> Frame:
-        return _decode_hello(body, self._secret) if kind is Kind.HELLO else _DECODERS[kind](body)
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        if len(self._buffer) < _HEADER.size:
+            raise StopIteration
+        kind, length = self._read_header()
+        end = _HEADER.size + length
+        if len(self._buffer) < end:
+            raise StopIteration
+        body = bytes(self._buffer[_HEADER.size : end])
+        del self._buffer[:end]
+        return _DECODERS[kind](body)
+
+    def _read_header(self) -> tuple[Kind, int]:
+        magic, version, kind, length = _HEADER.unpack_from(self._buffer)
+        if magic != _MAGIC:
+            raise InvalidMessageError("magic", f"is {magic!r}, not {_MAGIC!r}")
+        if version != PROTOCOL_VERSION:
+            raise UnsupportedProtocolError(version, PROTOCOL_VERSION)
+        if kind not in _LENGTHS:
+            raise InvalidMessageError("kind", f"is {kind}, which does not exist")
+        if kind not in self._expected:
+            raise InvalidMessageError("kind", f"is {Kind(kind).name}, which nobody expects now")
+        shortest, longest = _LENGTHS[kind]
+        if not shortest <= length <= longest:
+            raise InvalidMessageError("length", f"is {length}, {shortest} to {longest} are allowed")
+        return Kind(kind), length
 
 
-def _read_header(buffer: bytearray, start: int) -> tuple[Kind, int]:
-    magic, version, kind, length = _HEADER.unpack_from(buffer, start)
-    if magic != _MAGIC:
-        raise InvalidMessageError("magic", f"is {magic!r}, not {_MAGIC!r}")
-    if version != PROTOCOL_VERSION:
-        raise UnsupportedProtocolError(version, PROTOCOL_VERSION)
-    if kind not in _LENGTHS:
-        raise InvalidMessageError("kind", f"is {kind}, which does not exist")
-    shortest, longest = _LENGTHS[kind]
-    if not shortest <= length <= longest:
-        raise InvalidMessageError("length", f"is {length}, {shortest} to {longest} are allowed")
-    return Kind(kind), length
+def _framed(kind: Kind, body: bytes) -> bytes:
+    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, len(body)) + body
 
 
-def _decode_hello(body: bytes, secret: str | None) -> Hello:
+def _decode_hello(body: bytes) -> Hello:
     reader = decode_map(body, "hello")
-    address = reader.optional("address", bytes)
+    nonce = reader.optional("nonce", bytes)
+    if nonce is None or len(nonce) != NONCE_SIZE:
+        raise reader.fail("nonce", f"is not {NONCE_SIZE} bytes")
+    component = reader.text("component", "", max_length=_MAX_COMPONENT)
+    # It goes into logs, and anybody may have written it: no lines of their own there.
+    return Hello(nonce, reader.boolean("keyed"), component if component.isprintable() else "?")
+
+
+def _decode_proof(body: bytes) -> Proof:
+    reader = decode_map(body, "proof")
+    address, mac = reader.optional("address", bytes), reader.optional("mac", bytes)
     if not address or len(address) > MAX_ADDRESS:
         raise reader.fail("address", f"is missing, empty or longer than {MAX_ADDRESS} bytes")
-    if not hmac.compare_digest(reader.optional("digest", bytes) or b"", _digest(address, secret)):
-        raise reader.fail("digest", "is missing or not that of the address (made with another secret?)")
-    return Hello(address, reader.text("component", "", max_length=256))
+    if mac is None or len(mac) != _MAC_SIZE:
+        raise reader.fail("mac", f"is not {_MAC_SIZE} bytes")
+    return Proof(address, mac)
 
 
-def _digest(address: bytes, secret: str | None) -> bytes:
-    # UCX aborts the process over an address that is none, so no byte may have changed on the way. A peer that means
-    # harm can compute the plain digest, but not the one that is keyed with a secret.
-    if secret is None:
-        return hashlib.sha256(address).digest()
-    # Environment variables that are not UTF-8 come with surrogates in them.
-    return hmac.digest(secret.encode(errors="surrogatepass"), address, "sha256")
+def _decode_refusal(body: bytes) -> Refusal:
+    (reason,) = _REFUSAL.unpack(body)
+    return Refusal(_member(Reason, reason, "reason"))
 
 
 def _decode_request(body: bytes) -> Request:
@@ -234,12 +297,17 @@ def _member(enum: type[E], value: int, field: str) -> E:
         raise InvalidMessageError(field, f"is {value}, which does not exist") from None
 
 
-_LENGTHS = {
+_LENGTHS: Mapping[int, tuple[int, int]] = {
     Kind.HELLO: (1, MAX_HELLO),
+    Kind.PROOF: (1, MAX_PROOF),
+    Kind.REFUSAL: (_REFUSAL.size, _REFUSAL.size),
     Kind.REQUEST: (_REQUEST.size, _REQUEST.size),
     Kind.REPLY: (_REPLY.size, _REPLY.size),
 }
 _DECODERS: Mapping[Kind, Callable[[bytes], Frame]] = {
+    Kind.HELLO: _decode_hello,
+    Kind.PROOF: _decode_proof,
+    Kind.REFUSAL: _decode_refusal,
     Kind.REQUEST: _decode_request,
     Kind.REPLY: _decode_reply,
 }

@@ -37,6 +37,10 @@ def plenty() -> bool:
         return False
 
 
-def affordable_lanes() -> int:
-    """How many lanes could be made from now on, at least one so that a plane can be of use."""
-    return max(1, (free() - RESERVE) // PER_LANE)
+def affordable_lanes(besides: int = 0) -> int:
+    """How many lanes could be made from now on, at least one so that a plane can be of use.
+
+    Args:
+        besides: descriptors that are needed for something else meanwhile.
+    """
+    return max(1, (free() - RESERVE - besides) // PER_LANE)

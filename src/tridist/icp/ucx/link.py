@@ -1,7 +1,8 @@
 """A link: one connection to one peer, made of a control stream (TCP) and a lane (UCX).
 
-The control stream does what UCX does badly: it binds to the one address that was asked for, it greets and can refuse
-before UCX parses anything, and the kernel ends it the moment the peer dies, however it dies. The lane does the rest.
+The control stream does what UCX does badly: it binds to the one address that was asked for, it greets (`handshake`) and
+can refuse before UCX parses anything, and the kernel ends it the moment the peer dies, however it dies. The lane does
+the rest.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from typing import Any, cast
 from typing_extensions import override
 
 from tridist.errors import InvalidMessageError, UnsupportedProtocolError
+from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.context import UcxContext
-from tridist.icp.ucx.control import Frame, FrameReader, Hello, encode
+from tridist.icp.ucx.control import Frame, FrameReader, Hello, Kind, Proof
+from tridist.icp.ucx.handshake import Handshake, RefusedError, Role
 from tridist.icp.ucx.lane import Lane, LaneError
 
 _LOG = logging.getLogger(__name__)
@@ -38,29 +41,51 @@ class Link(asyncio.Protocol):
     """One connection; `connection.Connection` and `server.ServerLink` are its two ends.
 
     Every call belongs on the context's thread.
+
+    Args:
+        role: which end.
+        context: where it lives.
+        config: the plane's.
+        complaints: where to say what peers do wrong.
     """
 
-    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
+    def __init__(self, role: Role, context: UcxContext, config: UcpDataPlaneConfig, complaints: Complaints) -> None:
         self._context = context
         self._config = config
+        self._complaints = complaints
         self._loop = context.thread.loop
-        self._frames = FrameReader(config.secret)
+        self._frames = FrameReader()
+        self._handshake = Handshake(role, config.secret)
         self._transport: asyncio.Transport | None = None
         self._greeted = False
+        self._stalled = False
         self.lane: Lane | None = None
         self.ended: asyncio.Future[str] = self._loop.create_future()
         self.disconnected: asyncio.Future[None] = self._loop.create_future()
         self.peer = "?"
 
-    def greeted(self) -> None:
-        """The peer has said hello and the lane is connected."""
+    def met(self) -> None:
+        """The peer has said hello, and has a secret if and only if this side does."""
+        raise NotImplementedError
+
+    def proved(self, proof: Proof) -> None:
+        """The peer sent its proof.
+
+        Raises:
+            RefusedError: it proves nothing.
+        """
+        raise NotImplementedError
 
     def received(self, frame: Frame) -> None:
-        """A frame after the hello.
+        """Another frame.
 
         Raises:
             InvalidMessageError: it is not one that this side can get; ends the link.
         """
+        raise NotImplementedError
+
+    def refuse(self, refused: RefusedError) -> None:
+        """End the link, because the peer must not be let in."""
         raise NotImplementedError
 
     def finished(self, reason: str) -> None:
@@ -82,10 +107,12 @@ class Link(asyncio.Protocol):
         self._context.register(self)
         return self.lane.address
 
-    def say_hello(self, address: bytes) -> None:
-        """Send this side's hello."""
-        hello = Hello(address, f"{socket.gethostname()}/{os.getpid()}")
-        self.write(encode(hello, self._config.secret))
+    def connect_lane(self, address: bytes, *kinds: Kind) -> None:
+        """The peer has proved itself: let UCX have its address, and take ``kinds`` of frames from now on."""
+        assert self.lane is not None  # noqa: S101 (both ends have made one by now; for the type checker)
+        self._frames.expect(*kinds)
+        self.lane.connect(address)
+        self._greeted = True
 
     def write(self, data: bytes) -> None:
         """Send a frame; into the void when the link has ended."""
@@ -137,41 +164,42 @@ class Link(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        try:
-            for frame in self._frames.feed(data):
-                if self.ended.done():
-                    return
-                self._dispatch(frame)
-        except LaneError as error:
-            _LOG.info("data plane peer %s: %s", self.peer, error)
-            self.abort(str(error))
-        except (InvalidMessageError, UnsupportedProtocolError) as error:
-            _LOG.warning("data plane peer %s broke the protocol, closing its connection: %s", self.peer, error)
-            self.abort(f"the peer broke the protocol: {error}")
+        self._frames.feed(data)
+        self._read()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self.disconnected.set_result(None)
         self._end("the peer is gone" if exc is None else f"the peer is gone: {exc}")
 
+    def _read(self) -> None:
+        """Handle the frames that are complete, unless the peer does not read what we answer."""
+        try:
+            for frame in self._frames:
+                if self.ended.done():
+                    return
+                self._dispatch(frame)
+                if self._stalled:
+                    return
+        except RefusedError as refused:
+            self._complaints.warn("data plane peer %s refused: %s", self.peer, refused)
+            self.refuse(refused)
+        except LaneError as error:
+            _LOG.info("data plane peer %s: %s", self.peer, error)
+            self.abort(str(error))
+        except (InvalidMessageError, UnsupportedProtocolError) as error:
+            self._complaints.warn("data plane peer %s broke the protocol, closing its connection: %s", self.peer, error)
+            self.abort(f"the peer broke the protocol: {error}")
+
     def _dispatch(self, frame: Frame) -> None:
         if isinstance(frame, Hello):
-            if self._greeted:
-                raise InvalidMessageError("kind", "is a second hello")
-            self._greet(frame)
-        elif self._greeted:
-            self.received(frame)
+            self.peer = f"{self.peer} ({frame.component})"
+            self._handshake.meet(frame)
+            self.met()
+        elif isinstance(frame, Proof):
+            self.proved(frame)
         else:
-            raise InvalidMessageError("kind", "is not a hello, and nothing was greeted yet")
-
-    def _greet(self, hello: Hello) -> None:
-        self.peer = f"{self.peer} ({hello.component})"
-        if self.lane is None:
-            self.say_hello(self.open_lane())
-        assert self.lane is not None  # noqa: S101 (just made; for the type checker)
-        self.lane.connect(hello.address)
-        self._greeted = True
-        self.greeted()
+            self.received(frame)
 
     def _end(self, reason: str) -> None:
         if self.ended.done():

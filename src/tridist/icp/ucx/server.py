@@ -14,13 +14,18 @@ from tridist.errors import ConnectionFailedError, InvalidMessageError
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_store import TensorStore
 from tridist.icp.ucx import descriptors
+from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
-from tridist.icp.ucx.control import Frame, Operation, Reply, Request, Status, encode
+from tridist.icp.ucx.control import Frame, Kind, Operation, Proof, Reason, Refusal, Reply, Request, Status, encode
+from tridist.icp.ucx.handshake import RefusedError, Role
 from tridist.icp.ucx.link import Link
 
 _LOG = logging.getLogger(__name__)
+
+_MAX_GREETING = 128
+"""Connections at a time that have not proved anything yet. A greeting takes about ten milliseconds, mostly UCX's."""
 
 
 @dataclass(slots=True)
@@ -39,10 +44,11 @@ class ServerLink(Link):
     """One consumer."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(server.context, server.config)
+        super().__init__(Role.PRODUCER, server.context, server.config, server.complaints)
         self._server = server
         self._sends: set[asyncio.Future[None]] = set()
         self._queued = 0
+        self._patience: asyncio.TimerHandle | None = None
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
 
     @property
@@ -53,13 +59,27 @@ class ServerLink(Link):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        if not self._server.admit(self):
-            _LOG.warning("data plane peer %s refused: %d are connected", self.peer, self._server.limit)
-            self.abort("too many peers")
+        self._frames.expect(Kind.HELLO)
+        self._server.greet(self)
 
     @override
-    def greeted(self) -> None:
+    def met(self) -> None:
+        self._frames.expect(Kind.PROOF)
+        self.write(encode(self._handshake.hello))
+
+    @override
+    def proved(self, proof: Proof) -> None:
+        address = self._handshake.verify(proof)
+        if not self._server.admit(self):
+            raise RefusedError(Reason.BUSY)
         self._greeting.cancel()
+        self.write(encode(self._handshake.prove(self.open_lane(), address)))
+        self.connect_lane(address, Kind.REQUEST)
+
+    @override
+    def refuse(self, refused: RefusedError) -> None:
+        self.write(encode(Refusal(refused.reason)))
+        self.shut()
 
     @override
     def received(self, frame: Frame) -> None:
@@ -73,8 +93,28 @@ class ServerLink(Link):
             self._server.store.release(frame.tensor_id)
 
     @override
+    def pause_writing(self) -> None:
+        # A peer that asks and does not read would fill our memory with replies.
+        self._stalled = True
+        seconds = self._config.request_timeout
+        self._patience = self._loop.call_later(
+            seconds, self.abort, f"the peer did not read its replies within {seconds:g} s"
+        )
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        self._stop_waiting()
+        if self._stalled and self._transport is not None and not self.ended.done():
+            self._stalled = False
+            self._transport.resume_reading()
+            self._loop.call_soon(self._read)
+
+    @override
     def finished(self, reason: str) -> None:
         self._greeting.cancel()
+        self._stop_waiting()
         self._server.forget(self)
 
     def _get(self, request: Request) -> None:
@@ -126,8 +166,13 @@ class ServerLink(Link):
         self._server.counters.bytes_sent += size
         self._server.counters.transports |= self.transports
 
+    def _stop_waiting(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     def _not_greeted(self) -> None:
-        self.abort("no hello came")
+        self.abort("it did not greet in time")
 
 
 class Server:
@@ -138,8 +183,11 @@ class Server:
         self.config = config
         self.store = store
         self.counters = counters
+        self.complaints = Complaints(_LOG)
         self._listener: asyncio.Server | None = None
         self._links: set[ServerLink] = set()
+        # In the order of their coming; a dictionary for that alone.
+        self._greeting: dict[ServerLink, None] = {}
         self.limit = config.max_peers
         """Peers that are served at once; `listen` lowers it to what the file descriptors allow."""
 
@@ -151,7 +199,7 @@ class Server:
         """
         make: Callable[[], ServerLink] = lambda: ServerLink(self)  # noqa: E731 (typed for the loop)
         try:
-            self.limit = min(self.config.max_peers, descriptors.affordable_lanes())
+            self.limit = min(self.config.max_peers, descriptors.affordable_lanes(besides=_MAX_GREETING))
             self._listener = await self.context.thread.loop.create_server(make, self.config.host, self.config.port)
         except OSError as error:
             address = f"{self.config.host}:{self.config.port}"
@@ -163,20 +211,34 @@ class Server:
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
+    def greet(self, link: ServerLink) -> None:
+        """A connection has come, of which nothing is known; it costs no peer's place.
+
+        When there are too many of them, the one that has taken its time the longest has to go: to keep others out, a
+        stranger would have to connect faster than they greet.
+        """
+        self._greeting[link] = None
+        if len(self._greeting) > _MAX_GREETING:
+            oldest = next(iter(self._greeting))
+            self.complaints.warn("more than %d data plane peers greet at once: closing the oldest", _MAX_GREETING)
+            oldest.abort("too many greet at once")
+
     def admit(self, link: ServerLink) -> bool:
-        """Count a new link in; False when there are too many."""
+        """Count a peer in that has proved itself; False when there are too many."""
         if len(self._links) >= self.limit:
             return False
+        self._greeting.pop(link, None)
         self._links.add(link)
         return True
 
     def forget(self, link: ServerLink) -> None:
         """A link has ended."""
+        self._greeting.pop(link, None)
         self._links.discard(link)
 
     def links(self) -> list[ServerLink]:
-        """The links that are open now."""
-        return list(self._links)
+        """The links that are open now, those that greet included."""
+        return [*self._links, *self._greeting]
 
     def stop_listening(self) -> None:
         """Take no more consumers."""

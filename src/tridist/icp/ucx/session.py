@@ -47,8 +47,7 @@ class Session:
             MissingExtraError: ucxx is not installed.
             ConnectionFailedError: the address cannot be listened on.
         """
-        if not config.loopback:
-            _warn_of_exposure(config)
+        _say_who_may_connect(config)
         session, cancelled = await to_the_end(cls._start(config))
         if cancelled is not None:
             await to_the_end(session.stop(0.0))
@@ -161,13 +160,12 @@ class Session:
         return buffer
 
 
-def _warn_of_exposure(config: UcpDataPlaneConfig) -> None:
+def _say_who_may_connect(config: UcpDataPlaneConfig) -> None:
     if config.secret is None:
-        _LOG.warning(
-            "the data plane listens on %s and peers are not authenticated: whoever reaches its port can end this "
-            "process. Keep it to a trusted network, and set a secret (%s)",
-            config.host,
+        _LOG.info(
+            "the data plane has no secret (%s): it listens on %s, for any process of this machine",
             SECRET_VARIABLE,
+            config.host,
         )
-    else:
+    elif not config.loopback:
         _LOG.info("the data plane listens on %s, unencrypted: keep it to a trusted network", config.host)

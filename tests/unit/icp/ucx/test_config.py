@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -41,13 +42,38 @@ def test_values_out_of_range_are_refused_by_name(field, value):
     [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("n1", False)],  # noqa: S104
 )
 def test_loopback_is_recognised(host, loopback):
-    assert UcpDataPlaneConfig(host=host).loopback is loopback
+    assert UcpDataPlaneConfig(host=host, secret="s").loopback is loopback  # noqa: S106
 
 
 def test_a_wildcard_is_never_advertised():
-    assert UcpDataPlaneConfig(host="0.0.0.0").advertised() not in {"0.0.0.0", ""}  # noqa: S104
-    assert UcpDataPlaneConfig(host="0.0.0.0", advertised_host="node7").advertised() == "node7"  # noqa: S104
-    assert UcpDataPlaneConfig(host="10.0.0.7").advertised() == "10.0.0.7"
+    everywhere = UcpDataPlaneConfig(host="0.0.0.0", secret="s")  # noqa: S104, S106
+    assert everywhere.advertised() not in {"0.0.0.0", ""}  # noqa: S104
+    assert replace(everywhere, advertised_host="node7").advertised() == "node7"
+    assert replace(everywhere, host="10.0.0.7").advertised() == "10.0.0.7"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "10.0.0.7"}, {"host": "node7"}, {"advertised_host": "node7"}],  # noqa: S104
+)
+@pytest.mark.parametrize("environment_has", [None, ""])
+def test_other_machines_are_served_with_a_secret_only(monkeypatch, options, environment_has):
+    if environment_has is None:
+        monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    else:
+        monkeypatch.setenv(SECRET_VARIABLE, environment_has)
+    with pytest.raises(ConfigurationError) as raised:
+        UcpDataPlaneConfig(**options)
+    assert raised.value.field == "secret"
+    assert SECRET_VARIABLE in raised.value.reason
+    monkeypatch.setenv(SECRET_VARIABLE, given := "something")
+    assert UcpDataPlaneConfig(**options).secret == given
+
+
+@pytest.mark.parametrize("options", [{}, {"host": "::1"}, {"host": "localhost"}, {"advertised_host": "127.0.0.1"}])
+def test_this_machine_alone_needs_no_secret(monkeypatch, options):
+    monkeypatch.delenv(SECRET_VARIABLE, raising=False)
+    assert UcpDataPlaneConfig(**options).secret is None
 
 
 def test_the_secret_comes_from_the_environment_and_is_never_shown(monkeypatch):
