@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Self
+
 FIXED_SIZE_TYPES = (
     "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16".split()  # noqa: SIM905  # reads better
 )
@@ -113,22 +115,58 @@ BATCH = Source(
     }
     """,
     """
+    import pathlib
     import time
     import numpy as np
 
     class TritonPythonModel:
+        def initialize(self, args):
+            self.folder = pathlib.Path(args["model_repository"])
+
         def execute(self, requests):
             responses = []
             for request in requests:
                 x = pb.get_input_tensor_by_name(request, "x").as_numpy()
                 if x[0, 0] < 0:
-                    time.sleep(-x[0, 0] / 1000)
+                    self.hold()
                 together = np.full_like(x, len(requests))
                 responses.append(pb.InferenceResponse([pb.Tensor("y", x), pb.Tensor("together", together)]))
             return responses
+
+        def hold(self):
+            (self.folder / "held").touch()
+            deadline = time.monotonic() + 60
+            while (self.folder / "hold").exists() and time.monotonic() < deadline:
+                time.sleep(0.005)
+            (self.folder / "held").unlink()
     """,
 )
-"""Batches dynamically; ``together`` is how many requests ran at once. A negative ``x`` first sleeps so many ms."""
+"""Batches dynamically; ``together`` is how many requests ran at once. A negative ``x`` first waits, see `Hold`."""
+
+
+class Hold:
+    """Keeps a `BATCH` model at a request with a negative ``x``, from the ``with`` on until `release` or its end.
+
+    Attributes:
+        holds: the model has got to it.
+    """
+
+    def __init__(self, repository: Path, name: str = "batch") -> None:
+        self._folder = repository / name
+
+    def __enter__(self) -> Self:
+        (self._folder / "hold").touch()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def holds(self) -> bool:
+        return (self._folder / "held").exists()
+
+    def release(self) -> None:
+        (self._folder / "hold").unlink(missing_ok=True)
+
 
 STREAM = Source(
     """
@@ -160,7 +198,7 @@ STREAM = Source(
 
         def wait_for_cancel(self, sender, request):
             sender.send(pb.InferenceResponse([pb.Tensor("index", np.array([-1], dtype=np.int32))]))
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while not request.is_cancelled() and time.monotonic() < deadline:
                 time.sleep(0.01)
             cancelled = request.is_cancelled()

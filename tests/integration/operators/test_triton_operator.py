@@ -22,9 +22,11 @@ from support.models import (
     FIXED_SIZE_TYPES,
     SEQUENCE,
     STREAM,
+    Hold,
     identity,
     write_model,
 )
+from support.waiting import until
 from tridist import errors
 from tridist.icp.data_types import DataType
 from tridist.icp.planes import PlanesConfig
@@ -92,6 +94,10 @@ async def single(hosted, name, inputs=None, **options):
     return await hosted.client.post_request(name, inputs, **options)
 
 
+def running(hosted, name):
+    return next(operator.running for operator in hosted.worker.status().operators if operator.name == name)
+
+
 async def read_into(seen, stream):
     async for response in stream:
         seen.append(int(response["index"][0]))
@@ -135,9 +141,14 @@ async def test_what_triton_knows_of_a_request_passes_through(hosted):
     assert sorted(response.outputs) == ["meta"]
 
 
-async def test_many_in_flight_are_batched_by_triton(hosted):
-    calls = [single(hosted, "batch", {"x": np.array([[n]], np.int32)}) for n in range(100)]
+async def test_many_in_flight_are_batched_by_triton(hosted, repository):
+    with Hold(repository[0]) as hold:
+        first = asyncio.ensure_future(single(hosted, "batch", {"x": np.array([[-1]], np.int32)}))
+        await until(hold.holds)
+        calls = [asyncio.ensure_future(single(hosted, "batch", {"x": np.array([[n]], np.int32)})) for n in range(100)]
+        await until(lambda: running(hosted, "batch") == 64)
     responses = await asyncio.gather(*calls)
+    await first
     assert [int(r["y"][0, 0]) for r in responses] == list(range(100))
     assert max(int(r["together"][0, 0]) for r in responses) > 4
 
@@ -158,13 +169,13 @@ async def test_a_decoupled_model_may_answer_not_at_all(hosted):
 
 
 async def test_a_deadline_cancels_the_request_in_the_core(hosted):
-    stream = hosted.client.post_request("stream", {"count": np.array([-1], np.int32)}, timeout=0.7)
+    stream = hosted.client.post_request("stream", {"count": np.array([-1], np.int32)}, timeout=3)
     first = []
     with pytest.raises(errors.DeadlineExceededError):
         await read_into(first, stream)
     assert first == [-1]
-    # The model has one instance: the next answer comes only when it has noticed the cancellation (it polls 20 s).
-    later = await single(hosted, "stream", {"count": np.array([1], np.int32)}, timeout=10)
+    # The model has one instance: the next answer comes only when it has noticed the cancellation (it polls 60 s).
+    later = await single(hosted, "stream", {"count": np.array([1], np.int32)}, timeout=30)
     assert int(later["index"][0]) == 0
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from support.models import BATCH, STREAM, identity, repository_of, write_model
+from support.models import BATCH, STREAM, Hold, identity, repository_of, write_model
 from tridist.errors import ConfigurationError
 from tridist.triton.binding import (
     CancelledError,
@@ -76,7 +76,7 @@ def test_explicit_mode_loads_and_unloads(server):
     assert server.models()["first"].name == "first"
     with pytest.raises(KeyError):
         server.models()["third"]
-    server.unload_model(model, wait_until_unloaded=True, timeout=20, polling_interval=0.01)
+    server.unload_model(model, wait_until_unloaded=True, timeout=60, polling_interval=0.01)
     assert server.models()[("first", 1)].state == "UNAVAILABLE"
     assert not model.ready()
     with pytest.raises(NotFoundError, match="no available versions"):
@@ -115,7 +115,7 @@ def test_repositories_come_and_go(server, tmp_path):
     write_model(tmp_path, "folder_name", identity())
     server.register_model_repository(tmp_path, {"folder_name": "own_name"})
     assert answer(server, server.load("own_name").name) == X.tolist()
-    server.unload("own_name", wait_until_unloaded=True, timeout=20)
+    server.unload("own_name", wait_until_unloaded=True, timeout=60)
     server.unregister_model_repository(tmp_path)
     with pytest.raises(TritonError):
         server.load("own_name")
@@ -162,7 +162,7 @@ def test_it_starts_again_after_it_stopped(start_server):
         server.stop()
         with pytest.raises(InvalidArgumentError):
             server.live()
-        server.start(wait_until_ready=True, timeout=30)
+        server.start(wait_until_ready=True, timeout=60)
         assert answer(server, "first") == X.tolist()
     server.stop()
 
@@ -180,9 +180,11 @@ def test_it_leaves_no_record_of_stubs_that_have_ended(start_server):
 
 def test_it_lets_requests_finish_when_it_stops(start_server):
     server = start_server({"batch": BATCH})
-    responses = server.model("batch").infer(inputs={"x": np.array([[-700]], dtype=np.int32)})
-    time.sleep(0.1)
-    server.stop()
+    with Hold(repository_of(server)) as hold:
+        responses = server.model("batch").infer(inputs={"x": np.array([[-700]], dtype=np.int32)})
+        threading.Timer(0.5, hold.release).start()
+        server.stop()
+        assert not hold.holds()
     assert next(responses).outputs["y"].to_numpy() == [[-700]]
 
 
@@ -202,11 +204,11 @@ def test_it_does_not_wait_longer_than_it_is_told(start_server):
     started = time.monotonic()
     with pytest.raises(InternalError, match="Exit timeout"):
         server.stop()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30  # the model would wait twice as long for its cancellation
     responses.cancel()
     with pytest.raises(CancelledError):
         next(responses)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while live_exchanges() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert live_exchanges() == 0

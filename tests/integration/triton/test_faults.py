@@ -77,7 +77,7 @@ def test_a_stub_that_dies_gives_an_error_until_the_model_is_loaded_again(start_s
     for wanted in (what, "good"):
         with pytest.raises(InternalError, match=r"Stub process.*not healthy"):
             do(server, wanted)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 40
     assert_serves(server)
     server.load("faulty")
     np.testing.assert_array_equal(do(server, "good").outputs["y"].to_numpy(), [0, 0])
@@ -85,7 +85,7 @@ def test_a_stub_that_dies_gives_an_error_until_the_model_is_loaded_again(start_s
     started = time.monotonic()
     with pytest.raises(InternalError, match="Exit timeout"):
         server.stop()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 40
 
 
 def test_a_model_that_cannot_initialize_is_refused(server):
@@ -111,7 +111,7 @@ def test_a_stub_that_dies_while_it_loads_is_an_error_and_not_the_end(start_serve
     for _ in range(2):
         with pytest.raises(TritonError, match=r"'dead'.*(stub process died|dead stub|not healthy)"):
             server.load("dead")
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 60
     assert_serves(server)
     server.load("other")
     with contextlib.suppress(InternalError):  # the backend does not get rid of some of these

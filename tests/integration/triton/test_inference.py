@@ -12,7 +12,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from support.models import BATCH, ECHO, FIXED_SIZE_TYPES, SEQUENCE
+from support.models import BATCH, ECHO, FIXED_SIZE_TYPES, SEQUENCE, Hold, repository_of
+from support.waiting import until
 from tridist.triton.binding import (
     DataType,
     InternalError,
@@ -156,14 +157,14 @@ def test_synchronous_inference_and_the_callers_queue(echo):
     responses: queue.SimpleQueue = queue.SimpleQueue()
     array = np.ones((2, 2), dtype=np.int16)
     (response,) = echo.infer(inputs={"xINT16": array}, response_queue=responses)
-    assert responses.get(timeout=5) is response
+    assert responses.get(timeout=60) is response
     np.testing.assert_array_equal(response.outputs["yINT16"].to_numpy(), array)
 
 
 async def test_the_callers_asyncio_queue(echo):
     responses: asyncio.Queue = asyncio.Queue()
     response = await infer(echo, inputs={}, response_queue=responses)
-    assert await asyncio.wait_for(responses.get(), 5) is response
+    assert await asyncio.wait_for(responses.get(), 60) is response
 
 
 @pytest.mark.parametrize("given", [queue.SimpleQueue(), asyncio.Queue(maxsize=1)], ids=["wrong kind", "bounded"])
@@ -217,7 +218,13 @@ async def test_many_in_flight_are_batched(server):
         response = await infer(model, inputs={"x": np.array([[number]], dtype=np.int32)})
         return int(response.outputs["y"].to_numpy()[0, 0]), int(response.outputs["together"].to_numpy()[0, 0])
 
-    answers = await asyncio.gather(*map(one, range(200)))
+    with Hold(repository_of(server)) as hold:
+        first = model.async_infer(inputs={"x": np.array([[-1]], dtype=np.int32)})
+        await until(hold.holds)
+        calls = [asyncio.create_task(one(number)) for number in range(200)]
+        await asyncio.sleep(0)  # a turn for each, in which the core gets its request
+    answers = await asyncio.gather(*calls)
+    assert [response.final async for response in first] == [True]
     assert [answer for answer, _ in answers] == list(range(200))
     assert max(together for _, together in answers) > 8
 
@@ -231,23 +238,29 @@ async def test_priority_overtakes(server):
         order.append(name)
 
     # The first two keep the instance busy while batches of 64 wait: priority 1 must not be among the last.
-    first = [asyncio.create_task(one("first", -200, 2))]
-    await asyncio.sleep(0.1)
-    waiting = [asyncio.create_task(one("low", 0, 2)) for _ in range(128)] + [asyncio.create_task(one("high", 0, 1))]
-    await asyncio.gather(*first, *waiting)
+    with Hold(repository_of(server)) as hold:
+        first = asyncio.create_task(one("first", -200, 2))
+        await until(hold.holds)
+        waiting = [asyncio.create_task(one("low", 0, 2)) for _ in range(128)]
+        waiting.append(asyncio.create_task(one("high", 0, 1)))
+        await asyncio.sleep(0)  # a turn for each, in which the core gets its request
+    await asyncio.gather(first, *waiting)
     assert order.index("high") <= 65
 
 
 async def test_a_request_that_waits_too_long_times_out(server):
     model = server.model("batch")
-    busy = asyncio.create_task(infer(model, inputs={"x": np.array([[-400]], dtype=np.int32)}))
-    await asyncio.sleep(0.1)
-    # The batcher already takes the next batch out of the queue: what does not fit into it waits and runs out of time.
-    x = np.zeros((1, 1), dtype=np.int32)
-    batch = [asyncio.create_task(infer(model, inputs={"x": x})) for _ in range(80)]
-    await asyncio.sleep(0.1)
+    with Hold(repository_of(server)) as hold:
+        busy = asyncio.create_task(infer(model, inputs={"x": np.array([[-400]], dtype=np.int32)}))
+        await until(hold.holds)
+        # The batcher already takes the next batch out of the queue: what does not fit into it waits and is too late.
+        x = np.zeros((1, 1), dtype=np.int32)
+        batch = [asyncio.create_task(infer(model, inputs={"x": x})) for _ in range(80)]
+        await asyncio.sleep(0.1)
+        late = model.async_infer(inputs={"x": np.array([[1]], dtype=np.int32)}, timeout=20_000)
+        await asyncio.sleep(0.3)
     with pytest.raises(UnavailableError, match=r"[Tt]imeout"):
-        await infer(model, inputs={"x": np.array([[1]], dtype=np.int32)}, timeout=20_000)
+        await anext(late)
     await asyncio.gather(busy, *batch)
 
 
@@ -320,10 +333,5 @@ async def test_statistics_and_metrics_count(server, echo):
     await infer(echo, inputs={})
     await infer(echo, inputs={})
     # The core counts a request after it has answered it.
-    for _ in range(100):
-        if echo.statistics()["model_stats"][0]["inference_count"] == before + 2:
-            break
-        await asyncio.sleep(0.02)
-    else:
-        pytest.fail("two more inferences were never counted")
+    await until(lambda: echo.statistics()["model_stats"][0]["inference_count"] == before + 2)
     assert 'nv_inference_request_success{model="echo",version="1"}' in server.metrics()
