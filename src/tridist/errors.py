@@ -229,6 +229,22 @@ class DeadlineExceededError(TridistError):
         )
 
 
+class RequestCancelledError(TridistError):
+    """The client has left the request: nobody reads its answers any more.
+
+    Whoever made outputs for it lets go of them. It is raised in workers; no client gets to see it.
+
+    Attributes:
+        request_id: which request.
+    """
+
+    code = "CANCELLED"
+    request_id: str
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"request {request_id} was left by its client", request_id=request_id)
+
+
 class AttemptsExhaustedError(TridistError):
     """Every allowed attempt at the request ended without an answer (its workers died or stalled).
 
@@ -337,6 +353,26 @@ class PlaneError(TridistError):
     """A request plane or a data plane could not do its work."""
 
     code = "PLANE"
+
+
+class WindowExceededError(PlaneError):
+    """A worker sent far more responses than the request's window allows; the client stops to keep them.
+
+    Attributes:
+        request_id: which request.
+        window: its window.
+    """
+
+    code = "WINDOW_EXCEEDED"
+    request_id: str
+    window: int
+
+    def __init__(self, request_id: str, window: int) -> None:
+        super().__init__(
+            f"request {request_id}: its worker does not keep to the window of {window} unread responses",
+            request_id=request_id,
+            window=window,
+        )
 
 
 class PlaneClosedError(PlaneError):

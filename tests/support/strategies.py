@@ -87,6 +87,7 @@ def requests() -> st.SearchStrategy[InferenceRequest]:
         deadline=st.none() | FINITE,
         trace_context=st.dictionaries(texts(), texts(), max_size=3),
         reply_to=texts(512),
+        response_window=st.integers(1, codec.MAX_RESPONSE_WINDOW),
     )
 
 

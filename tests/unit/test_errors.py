@@ -25,6 +25,8 @@ EXAMPLES = [
     errors.UnsupportedProtocolError(2, 1),
     errors.MessageTooLargeError(2_000_000, 1_048_576),
     errors.DeadlineExceededError("r1", "encoder", "queued"),
+    errors.RequestCancelledError("r"),
+    errors.WindowExceededError("r", 32),
     errors.AttemptsExhaustedError("r1", 3),
     errors.DeadLetterNotFoundError(7),
     errors.NotReplayableError(7, "its request was too large to be kept"),

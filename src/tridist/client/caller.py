@@ -15,6 +15,7 @@ from tridist.client.remote_tensor import ReferenceScope
 from tridist.errors import InvalidArgumentError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.devices import HOST, Device
+from tridist.icp.limits import DEFAULT_RESPONSE_WINDOW
 from tridist.icp.messages import InferenceRequest, Parameter
 from tridist.icp.request_plane import RequestPlane
 
@@ -57,6 +58,7 @@ class CallOptions:
     trace_context: Mapping[str, str] = field(default_factory=dict)
     resolve: bool = True
     device: Device | str | int = HOST
+    window: int = DEFAULT_RESPONSE_WINDOW
 
 
 class Caller:
@@ -87,7 +89,8 @@ class Caller:
                 operator works on, and 0 elsewhere), ``timeout`` (seconds, None for no limit), ``component_id`` (one
                 worker instead of any), ``request_id`` (made up), ``trace_context``, ``resolve`` (True; False gives
                 `RemoteTensor` outputs), ``device`` (where resolved outputs go: ``"cpu"``, ``"cuda:0"``, a GPU's
-                number).
+                number), ``window`` (32: responses that may be under way and unread, 1 to 65536; a reader that is
+                slower makes the operator wait).
 
         Returns:
             Await it for the one answer, or iterate over it; see `PendingResponse` for what that raises.
@@ -140,4 +143,5 @@ def _message(operator: str, options: CallOptions, deadline: float | None, around
         priority=around.priority if options.priority is None else options.priority,
         deadline=deadline,
         trace_context=options.trace_context or around.trace_context,
+        response_window=options.window,
     )

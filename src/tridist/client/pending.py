@@ -14,7 +14,8 @@ class PendingResponse:
     """What `post_request` returns.
 
     ``await`` it when the operator answers once; ``async for`` over it when it answers many times. The request is posted
-    when one of the two begins, and each can be done once.
+    when one of the two begins, and each can be done once. Leaving early stops the work: cancel the task that awaits, or
+    `aclose` the iteration.
 
     Both raise what went wrong: `DeadlineExceededError`, the operator's own error, a plane's error.
     """
@@ -37,7 +38,7 @@ class PendingResponse:
             warnings.warn(f"{self._call} was never awaited or iterated over", RuntimeWarning, stacklevel=2)
 
     async def aclose(self) -> None:
-        """Leave the request; its later responses are dropped."""
+        """Leave the request: it is taken out of its queue or stopped in its worker; later responses are dropped."""
         self._call = None
         if self._iteration is not None:
             await self._iteration.aclose()

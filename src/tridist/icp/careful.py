@@ -19,6 +19,7 @@ from tridist.errors import (
 from tridist.icp.data_types import DataType
 from tridist.icp.fields import FieldReader
 from tridist.icp.limits import (
+    DEFAULT_RESPONSE_WINDOW,
     MAX_ADDRESS_LENGTH,
     MAX_CODE_LENGTH,
     MAX_DIMENSION,
@@ -29,6 +30,7 @@ from tridist.icp.limits import (
     MAX_OPERATOR_LENGTH,
     MAX_PARAMETERS,
     MAX_PRIORITY,
+    MAX_RESPONSE_WINDOW,
     MAX_TENSORS,
     MAX_TRACE_HEADERS,
     MIN_PRIORITY,
@@ -71,6 +73,9 @@ def read_request(data: bytes) -> InferenceRequest:
         deadline=reader.number("deadline"),
         trace_context=_text_map(reader, "trace_context"),
         reply_to=reader.text("reply_to", "", max_length=MAX_ADDRESS_LENGTH),
+        response_window=reader.integer(
+            "response_window", DEFAULT_RESPONSE_WINDOW, minimum=1, maximum=MAX_RESPONSE_WINDOW
+        ),
     )
 
 

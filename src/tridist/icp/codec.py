@@ -33,6 +33,7 @@ from tridist.icp.limits import (
     MAX_PARAMETERS,
     MAX_PRIORITY,
     MAX_REQUESTED_OUTPUTS,
+    MAX_RESPONSE_WINDOW,
     MAX_TENSORS,
     MAX_TRACE_HEADERS,
     MIN_INTEGER,
@@ -97,6 +98,7 @@ def encode_request(request: InferenceRequest) -> bytes:
     _check_deadline(request.deadline)
     _check_text_map("trace_context", request.trace_context, MAX_TRACE_HEADERS)
     _check_text("reply_to", request.reply_to, MAX_ADDRESS_LENGTH)
+    _check_whole("response_window", request.response_window, 1, MAX_RESPONSE_WINDOW)
     return _encode(request)
 
 

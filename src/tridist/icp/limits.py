@@ -15,3 +15,7 @@ MAX_ERROR_ATTRIBUTES = 64
 MAX_CODE_LENGTH = 64
 MAX_INTEGER = 2**63 - 1
 MIN_INTEGER = -(2**63)
+DEFAULT_RESPONSE_WINDOW = 32
+MAX_RESPONSE_WINDOW = 65536
+MAX_REPORTED = 512
+"""Requests in one report or enquiry. With the longest ids that is 64 KiB and a little, less than any server's limit."""

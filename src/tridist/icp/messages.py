@@ -90,6 +90,7 @@ class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
         deadline: Unix time in seconds after which nobody waits for an answer; None means no limit.
         trace_context: W3C trace headers, passed on untouched.
         reply_to: where responses go; the request plane fills it in.
+        response_window: how many responses may be under way that the client's reader has not taken yet.
     """
 
     operator: Annotated[str, Meta(max_length=limits.MAX_OPERATOR_LENGTH)]
@@ -102,6 +103,7 @@ class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
     deadline: float | None = None
     trace_context: Annotated[Mapping[str, str], Meta(max_length=limits.MAX_TRACE_HEADERS)] = field(default_factory=dict)
     reply_to: _Address = ""
+    response_window: Annotated[int, Meta(ge=1, le=limits.MAX_RESPONSE_WINDOW)] = limits.DEFAULT_RESPONSE_WINDOW
 
     def with_inputs(self, inputs: Mapping[str, TensorReference]) -> InferenceRequest:
         """The same request with other inputs."""

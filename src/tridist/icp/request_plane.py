@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.icp.client_watch import HeldRequest
 from tridist.icp.dead_letters import DeadLetters
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream
@@ -21,16 +22,30 @@ class Delivery(ABC):
     """A pulled request, held by one worker until it is settled.
 
     The plane keeps the request from being delivered to anyone else for as long as this process lives and the delivery
-    is unsettled. Exactly one of `ack` and `give_back` settles it; the slot is free again then. Settling twice is
-    harmless: the first one counts.
+    is unsettled. Exactly one of `ack`, `give_back` and `drop` settles it; the slot is free again then. Settling twice
+    is harmless: the first one counts.
 
     Attributes:
         request: the request.
         attempt: which delivery of it this is, from 1.
+        held: what its client says about it.
     """
 
     request: InferenceRequest
     attempt: int
+    held: HeldRequest
+
+    @property
+    def left(self) -> bool:
+        """Whether its client has left it: nobody wants an answer any more."""
+        return self.held.left
+
+    def when_left(self, stop: Callable[[], None]) -> None:
+        """Call ``stop`` on the event loop when its client leaves the request; at once if it has."""
+        if self.held.left:
+            stop()
+        else:
+            self.held.on_left = stop
 
     @abstractmethod
     async def ack(self) -> None:
@@ -38,12 +53,16 @@ class Delivery(ABC):
 
     @abstractmethod
     async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:
-        """Let another worker have it, ``delay`` seconds from now at the earliest.
+        """Let another worker have it, ``delay`` seconds from now at the earliest; a left one is dropped instead.
 
         Args:
             delay: seconds.
             error: why; this worker's word about the attempt, should the request end as a dead letter here.
         """
+
+    @abstractmethod
+    async def drop(self) -> None:
+        """Its client has left: forget the request without an answer."""
 
 
 @dataclass(slots=True)
@@ -134,7 +153,7 @@ class RequestPlane(ABC):
 
     @abstractmethod
     async def close(self) -> None:
-        """Flush what was posted, end every wait with `PlaneClosedError`, and disconnect."""
+        """Flush what was posted, leave what is open, end every wait with `PlaneClosedError`, and disconnect."""
 
     @abstractmethod
     async def abort(self) -> None:
@@ -158,6 +177,8 @@ class RequestPlane(ABC):
 
         Returns:
             An async iterator over the responses, the final one last. With a handler, only its ``aclose`` is of use.
+            ``aclose`` before the end leaves the request: it is taken out of its queue, or stopped in its worker. So
+            does cancelling this call.
 
         Raises:
             InvalidNameError: operator, version or component id cannot be part of a subject.
@@ -181,7 +202,12 @@ class RequestPlane(ABC):
     async def post_response(self, response: InferenceResponse, request: InferenceRequest) -> None:
         """Send a response to whoever posted ``request``.
 
+        One that is not final waits here while as many responses as the request's window allows are unread at its
+        client. The wait ends with room, or with one of the errors below.
+
         Raises:
+            RequestCancelledError: the client has left the request; nothing was sent.
+            DeadlineExceededError: the deadline passed while it waited.
             MessageTooLargeError: the encoded response exceeds `max_payload`; nothing was sent.
             ConnectionFailedError: the connection is gone.
             PlaneClosedError: the plane is closed.

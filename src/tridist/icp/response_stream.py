@@ -10,8 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from msgspec.structs import replace
 
-from tridist.errors import InvalidArgumentError, TridistError
+from tridist.errors import InvalidArgumentError, TridistError, WindowExceededError
+from tridist.icp.client_watch import completes_receipt
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+from tridist.icp.reports import ClientReport, Enquiry
 
 _log = logging.getLogger(__name__)
 
@@ -19,6 +21,10 @@ DropHandler = Callable[[InferenceResponse], None]
 """Hears of each response that nobody will read: it may hold references that were handed over to us."""
 
 ResponseHandler = Callable[[InferenceResponse], Awaitable[None] | None]
+
+_SLACK = 16
+"""Responses on top of two windows that a stream keeps before it gives up. Workers that keep to the window never make it
+more than one window."""
 
 
 class ResponseStream(AsyncIterator[InferenceResponse]):
@@ -32,9 +38,23 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
       dropped: the new attempt sends it again;
     - an error ends the stream wherever it comes; it is handed out as a final response;
     - a final response whose number was handed out already (a retry that was shorter) ends the stream without repeating
-      its outputs.
+      its outputs;
+    - it tells the worker twice in a window how much its reader has taken, when the worker asks for that by a receipt
+      address; a worker that sends far more than the window ends the stream.
 
-    Leaving the iteration early needs `aclose`, so that the plane forgets the request.
+    Leaving the iteration early needs `aclose`, so that the plane forgets the request and its worker stops.
+
+    Args:
+        request: what is answered here.
+        on_close: called once, when the stream has ended.
+        on_dropped: hears of each response that nobody will read.
+        on_left: called after `on_close` if the request has not ended: its worker wants to be told.
+        on_read: called when a receipt is due, see `read` and `receipt_to`.
+
+    Attributes:
+        request: the request.
+        read: how many responses the reader has taken.
+        receipt_to: where the worker that answers now wants to be told so; ``""`` before it has asked.
     """
 
     __slots__ = (
@@ -45,8 +65,12 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         "_next",
         "_on_close",
         "_on_dropped",
+        "_on_left",
+        "_on_read",
         "_ready",
         "_wake",
+        "read",
+        "receipt_to",
         "request",
     )
 
@@ -55,8 +79,12 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         request: InferenceRequest,
         on_close: Callable[[ResponseStream], None],
         on_dropped: DropHandler = lambda _: None,
+        on_left: Callable[[ResponseStream], None] = lambda _: None,
+        on_read: Callable[[ResponseStream], None] = lambda _: None,
     ) -> None:
         self.request = request
+        self.read = 0
+        self.receipt_to = ""
         self._on_dropped = on_dropped
         self._ready: deque[InferenceResponse] = deque()
         self._early: dict[int, InferenceResponse] = {}
@@ -66,26 +94,36 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         self._ended = False
         self._failure: TridistError | None = None
         self._on_close = on_close
+        self._on_left = on_left
+        self._on_read = on_read
 
     @property
     def ended(self) -> bool:
         """Whether the final response or a failure has arrived (it may still wait to be read)."""
         return self._ended
 
-    def push(self, response: InferenceResponse) -> None:
-        """Take a response off the wire (called by the plane, on the event loop)."""
+    def push(self, response: InferenceResponse, receipt_to: str = "") -> None:
+        """Take a response off the wire (called by the plane, on the event loop).
+
+        Args:
+            response: the response.
+            receipt_to: where its worker wants to be told when it was read; ``""`` for nowhere.
+        """
         if self._ended or response.attempt < self._attempt:
             self._on_dropped(response)
             return
         if response.attempt > self._attempt:
             self._attempt = response.attempt
             self._drop_early()
+        if receipt_to:
+            self.receipt_to = receipt_to
         if response.error is not None:
             self._hand_out(replace(response, final=True))
         elif response.sequence < self._next or response.sequence in self._early:
+            self._take_again(response)
+        elif len(self._ready) + len(self._early) >= 2 * self.request.response_window + _SLACK:
             self._on_dropped(response)
-            if response.final and response.sequence < self._next:
-                self._hand_out(replace(response, outputs={}))
+            self.leave(WindowExceededError(self.request.id, self.request.response_window))
         else:
             self._early[response.sequence] = response
             self._hand_out_in_order()
@@ -101,6 +139,16 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             self._failure = error
             self._end()
 
+    def leave(self, error: TridistError) -> None:
+        """End the stream with ``error``, as `fail` does, and let its worker stop."""
+        if not self._ended:
+            self.fail(error)
+            self._on_left(self)
+
+    def discard(self) -> None:
+        """End the stream of a request that no worker has ever got; `aclose` without telling anyone."""
+        self._end()
+
     def __aiter__(self) -> ResponseStream:
         return self
 
@@ -112,13 +160,20 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
                 raise StopAsyncIteration
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
-        return self._ready.popleft()
+        response = self._ready.popleft()
+        self.read = max(self.read, response.sequence + 1)
+        if self.receipt_to and not self._ended and self._receipt_is_due(response):
+            self._on_read(self)
+        return response
 
     async def aclose(self) -> None:
-        """Stop caring about the request; later responses are dropped."""
+        """Leave the request: its worker is told to stop if it has not ended, and later responses are dropped."""
         while self._ready:
             self._on_dropped(self._ready.popleft())
+        left = not self._ended
         self._end()
+        if left:
+            self._on_left(self)
 
     async def deliver_to(self, handler: ResponseHandler) -> None:
         """Call ``handler`` (sync or async) with every response, in order, until the final one.
@@ -138,6 +193,19 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         except Exception:  # noqa: BLE001 (user code: whatever it raises must not reach the plane)
             _log.exception("the response handler of request %s raised", self.request.id)
             await self.aclose()
+
+    def _take_again(self, response: InferenceResponse) -> None:
+        """A response that was handed out already, of a new attempt above all."""
+        self._on_dropped(response)
+        if response.sequence >= self._next:
+            return
+        if response.final:
+            self._hand_out(replace(response, outputs={}))
+        elif self.receipt_to and response.sequence < self.read and self._receipt_is_due(response):
+            self._on_read(self)  # its reader will not come past it again
+
+    def _receipt_is_due(self, response: InferenceResponse) -> bool:
+        return completes_receipt(response.sequence, self.request.response_window)
 
     def _hand_out_in_order(self) -> None:
         while not self._ended and (response := self._early.pop(self._next, None)) is not None:
@@ -179,7 +247,14 @@ class ResponseRouter:
 
     Args:
         on_dropped: hears of each response that nobody will read.
+
+    Attributes:
+        on_left: set it to hear of each request that is left before its end.
+        on_read: set it to hear of each stream whose worker wants to be told how much of it was read.
     """
+
+    on_left: Callable[[ResponseStream], None] = staticmethod(lambda _: None)
+    on_read: Callable[[ResponseStream], None] = staticmethod(lambda _: None)
 
     def __init__(self, on_dropped: DropHandler = lambda _: None) -> None:
         self._on_dropped = on_dropped
@@ -197,7 +272,7 @@ class ResponseRouter:
         """
         if request.id in self._streams:
             raise InvalidArgumentError("id", request.id, "is the id of a request that is still open")
-        stream = ResponseStream(request, self._forget, self._on_dropped)
+        stream = ResponseStream(request, self._forget, self._on_dropped, self.on_left, self.on_read)
         self._streams[request.id] = stream
         remaining = request.remaining()
         if remaining is not None:
@@ -205,19 +280,32 @@ class ResponseRouter:
             self._timers[request.id] = loop.call_later(max(remaining, 0), on_deadline, stream)
         return stream
 
-    def route(self, response: InferenceResponse) -> bool:
-        """Hand a response to its stream; False when nobody waits for it (any more)."""
+    def route(self, response: InferenceResponse, receipt_to: str = "") -> bool:
+        """Hand a response to its stream, see `ResponseStream.push`; False when nobody waits for it (any more)."""
         stream = self._streams.get(response.request_id)
         if stream is None:
             self._on_dropped(response)
             return False
-        stream.push(response)
+        stream.push(response, receipt_to)
         return True
+
+    def answer(self, enquiry: Enquiry) -> ClientReport:
+        """What a worker wants to know: how much was read of the requests that are open here. The others were left."""
+        streams = {request_id: self._streams.get(request_id) for request_id in enquiry.request_ids}
+        return ClientReport(
+            read={request_id: stream.read for request_id, stream in streams.items() if stream is not None},
+            left={request_id: 0 for request_id, stream in streams.items() if stream is None},
+        )
 
     def fail_all(self, error: TridistError) -> None:
         """End every open stream with ``error``."""
         for stream in list(self._streams.values()):
             stream.fail(error)
+
+    def leave_all(self, error: TridistError) -> None:
+        """End every open stream with ``error``, and let the workers stop."""
+        for stream in list(self._streams.values()):
+            stream.leave(error)
 
     def _forget(self, stream: ResponseStream) -> None:
         self._streams.pop(stream.request.id, None)

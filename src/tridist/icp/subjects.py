@@ -3,6 +3,9 @@
     tridist.<namespace>.request.<operator>.<version>.shared              any worker of the operator
     tridist.<namespace>.request.<operator>.<version>.direct.<component>  one worker
     tridist.<namespace>.response.<component>                             a client's inbox
+    tridist.<namespace>.report.operator.<operator>.<version>.<client>    a client to all workers of an operator
+    tridist.<namespace>.report.worker.<worker>.<client>                  a client to one worker
+    tridist.<namespace>.enquiry.<client>                                 a worker to a client
     tridist.<namespace>.status                                           every worker answers
     tridist.<namespace>.dead.<operator>.<version>                        requests that were given up
 
@@ -12,6 +15,7 @@ occur in a name, so no two operators ever share a stream. ``tridist:<namespace>:
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -88,6 +92,10 @@ class OperatorSubjects:
         """Where a request goes that only one worker may take."""
         return f"{self._prefix}.direct.{check_name('component_id', component_id)}"
 
+    def reports(self, component_id: str) -> str:
+        """Where a client tells the operator's workers what it has left; ``*`` is any client."""
+        return f"tridist.{self.namespace}.report.operator.{self.operator}.{self.version}.{component_id}"
+
     @staticmethod
     def direct_consumer(component_id: str) -> str:
         """The consumer behind `direct`."""
@@ -113,6 +121,29 @@ def parse_stream(stream: str) -> OperatorSubjects | None:
 def response_inbox(namespace: str, component_id: str) -> str:
     """Where a component receives responses."""
     return f"tridist.{namespace}.response.{component_id}"
+
+
+def worker_reports(namespace: str, worker: str, client: str) -> str:
+    """Where a client tells one worker what it has read and left; ``*`` is any client."""
+    return f"tridist.{namespace}.report.worker.{worker}.{client}"
+
+
+def enquiries(namespace: str, client: str) -> str:
+    """Where workers ask a client whether it still waits."""
+    return f"tridist.{namespace}.enquiry.{client}"
+
+
+@functools.lru_cache(maxsize=1024)  # the workers of a client are few, and many of their messages name it
+def is_worker_report(namespace: str, subject: str, client: str) -> bool:
+    """Whether a subject is where ``client`` reports to some worker of the namespace."""
+    prefix, suffix = worker_reports(namespace, "", client).split("..")
+    if not (subject.startswith(prefix + ".") and subject.endswith("." + suffix)):
+        return False
+    try:
+        check_name("component_id", subject[len(prefix) + 1 : -len(suffix) - 1])
+    except InvalidNameError:
+        return False
+    return True
 
 
 def status(namespace: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -49,11 +49,23 @@ class OperatorRequest:
         inputs: by name: what the operator's `receives` says; arrays (numpy) and tensors are its own to write to.
         message: everything else as it came: id, parameters, requested outputs, priority, deadline, trace context.
         attempt: which delivery of the request this is, from 1; above 1 an earlier one was broken off.
+        abandoned: whether the worker has broken the work off; see `cancelled`.
     """
 
     inputs: Mapping[str, Any]
     message: InferenceRequest
     attempt: int = 1
+    abandoned: Callable[[], bool] = field(default=lambda: False, repr=False)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody wants the answer any more: its client has left, its deadline has passed, the worker ends.
+
+        An ``async`` operator gets `asyncio.CancelledError` then and need not look. One that runs in a thread cannot be
+        interrupted: it should look from time to time while it works long, and return or raise. Any thread may ask.
+        """
+        remaining = self.message.remaining()
+        return self.abandoned() or (remaining is not None and remaining <= 0)
 
     @property
     def id(self) -> str:
@@ -128,6 +140,9 @@ class Operator(ABC):
         - ``async def`` returning outputs: one answer;
         - ``async def`` yielding outputs: an answer each time;
         - ``def`` returning outputs, or ``def`` yielding them: the same, run in a thread so that the worker goes on.
+
+        When its client leaves, an ``async`` form gets `asyncio.CancelledError`; a thread can ask
+        `OperatorRequest.cancelled`.
 
         Outputs are a mapping of names to tensors, or an `OperatorResponse`. A `TridistError` that is raised reaches the
         client as it is, anything else as `OperatorError`.

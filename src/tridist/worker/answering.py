@@ -62,6 +62,7 @@ class Answering:
         When it ends early (at the deadline above all), ``work`` may still be busy in a thread.
 
         Raises:
+            RequestCancelledError: the client has left: nobody wants to hear of the outcome.
             PlaneError: the final response could not be posted: nobody has heard of the outcome.
         """
         conversation = _Conversation(delivery, self._planes, streams=self._execution.streams)
@@ -105,7 +106,8 @@ class Answering:
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope, message.priority))
-        request = OperatorRequest(await self._open_inputs(message.inputs), message, delivery.attempt)
+        inputs = await self._open_inputs(message.inputs)
+        request = OperatorRequest(inputs, message, delivery.attempt, lambda: work.abandoned)
         if not self._execution.streams:
             await conversation.post(await work.once(request), final=True)
             return

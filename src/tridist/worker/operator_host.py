@@ -6,9 +6,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from tridist.client import Caller
-from tridist.errors import OperatorLoadError, PlaneError, TridistError, describe
+from tridist.errors import OperatorLoadError, PlaneError, RequestCancelledError, TridistError, describe
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, RequestPuller
 from tridist.icp.status import OperatorStatus
@@ -19,6 +21,8 @@ from tridist.worker.config import OperatorConfig
 from tridist.worker.loader import load_operator
 
 _log = logging.getLogger(__name__)
+_CANCEL_SECONDS = 2.0
+"""That cancelled operators get to clean up when the worker ends; what they hold is given back then."""
 
 
 class OperatorHost:
@@ -43,6 +47,7 @@ class OperatorHost:
         self._running: dict[asyncio.Task[None], Work] = {}
         self._completed = 0
         self._failed = 0
+        self._cancelled = 0
 
     async def set_up(self) -> None:
         """Load the operator and let it get ready.
@@ -90,9 +95,11 @@ class OperatorHost:
         if self._running:
             await asyncio.wait(self._running, timeout=grace_period)
         for task, work in self._running.items():
-            work.abandoned = True
-            task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+            _abandon(task, work)
+        if self._running:
+            _, stubborn = await asyncio.wait(self._running, timeout=_CANCEL_SECONDS)
+            if stubborn:
+                _log.error("operator %r: %d requests ignore their cancellation", self._config.name, len(stubborn))
         if self._puller is not None:
             await self._puller.close()
 
@@ -115,6 +122,7 @@ class OperatorHost:
             running=len(self._running),
             completed=self._completed,
             failed=self._failed,
+            cancelled=self._cancelled,
         )
 
     async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
@@ -126,10 +134,19 @@ class OperatorHost:
 
     async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
         try:
+            # Here and not where the task is made: one that is cancelled before it runs would settle nothing.
+            delivery.when_left(partial(_abandon, asyncio.current_task(), work))
             succeeded = await answering.answer(delivery, work)
         except asyncio.CancelledError:
-            await _settle(delivery.give_back())
-            raise
+            if not delivery.left:
+                await _settle(delivery.give_back())
+                raise
+            await self._drop(delivery, work)
+            return
+        except RequestCancelledError:
+            # The operator went on after its cancellation, and learns here that nobody reads what it has made.
+            await self._drop(delivery, work)
+            return
         except BaseException as error:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
             # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
             _log.exception("request %s: its response could not be posted", delivery.request.id)
@@ -144,6 +161,14 @@ class OperatorHost:
             await _settle(delivery.ack())
         self._completed += succeeded
         self._failed += not succeeded
+
+    async def _drop(self, delivery: Delivery, work: Work) -> None:
+        """Settle a request that its client has left."""
+        self._cancelled += 1
+        try:
+            await work.ended()
+        finally:
+            await _settle(delivery.drop())
 
     def _context(self) -> OperatorContext:
         config, planes = self._config, self._planes
@@ -163,6 +188,12 @@ class OperatorHost:
 def _known(error: BaseException) -> TridistError:
     """The error, for the letter that the request may become."""
     return error if isinstance(error, TridistError) else PlaneError(f"{type(error).__name__}: {describe(error)}")
+
+
+def _abandon(task: asyncio.Task[Any] | None, work: Work) -> None:
+    work.abandoned = True
+    if task is not None:
+        task.cancel()
 
 
 async def _settle(settling: Awaitable[None]) -> None:

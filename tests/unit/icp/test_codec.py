@@ -120,6 +120,7 @@ def test_the_layout_on_the_wire_is_what_other_implementations_read():
         "deadline": 1.5,
         "trace_context": {},
         "reply_to": "",
+        "response_window": 32,
     }
 
 

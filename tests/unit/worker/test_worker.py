@@ -462,11 +462,13 @@ async def test_what_an_operator_kept_goes_when_its_answer_cannot_be_sent():
 async def test_outputs_that_nobody_reads_any_more_are_released():
     async with hosting(slow) as hosted:
         call = asyncio.ensure_future(_single(hosted.client, "slow", {"x": np.zeros(100_000)}))
-        await asyncio.sleep(0.1)
+        while not hosted.worker.status().operators[0].running:  # noqa: ASYNC110 (a state, not an event)
+            await asyncio.sleep(0.01)
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
-        await asyncio.sleep(0.5)
-        assert hosted.worker.status().operators[0].completed == 1
+        while hosted.worker.status().operators[0].running:  # noqa: ASYNC110 (a state, not an event)
+            await asyncio.sleep(0.01)
+        assert hosted.worker.status().operators[0].completed == 0
         assert hosted.worker.status().tensors.references == 0
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from tridist.icp.memory.dead_letters import LetterBox
+from tridist.icp.memory.reports import ReportBoard
 from tridist.icp.messages import ErrorInfo
 from tridist.icp.priorities import HIGH, LOW, NORMAL, PriorityClass, Turns
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -26,6 +28,8 @@ class QueuedRequest:
         priority: its class.
         attempt: deliveries so far.
         failure: why it was given back last, where its worker said it.
+        sequence: its number in its queue, from 1.
+        withdrawn: whether its client has left it.
     """
 
     data: bytes
@@ -34,6 +38,8 @@ class QueuedRequest:
     priority: PriorityClass = NORMAL
     attempt: int = 0
     failure: ErrorInfo | None = None
+    sequence: int = 0
+    withdrawn: bool = False
 
     def expired(self) -> bool:
         """Whether nobody waits for it any more."""
@@ -61,6 +67,7 @@ class _Queue:
     takers: deque[Taker] = field(default_factory=deque)
     held: set[QueuedRequest] = field(default_factory=set)
     turns: Turns = field(default_factory=Turns)
+    posted: int = 0
 
     def of(self, queued: QueuedRequest) -> deque[QueuedRequest]:
         """Where the request waits."""
@@ -88,11 +95,16 @@ class _Queue:
 
 
 class MemoryBroker:
-    """Connects the memory planes of one process. Use it from one event loop."""
+    """Connects the memory planes of one process. Use it from one event loop.
+
+    Attributes:
+        reports: what clients tell workers.
+    """
 
     def __init__(self) -> None:
+        self.reports = ReportBoard()
         self._queues: dict[OperatorSubjects, _Queue] = {}
-        self._inboxes: dict[str, Callable[[bytes], None]] = {}
+        self._inboxes: dict[str, Callable[[bytes, str], None]] = {}
         self._statuses: dict[tuple[str, str], Callable[[], WorkerStatus]] = {}
         self._letters: dict[str, LetterBox] = {}
 
@@ -106,7 +118,8 @@ class MemoryBroker:
     ) -> QueuedRequest:
         """Queue a request."""
         queue = self._queue(subjects)
-        queued = QueuedRequest(data, component_id, deadline, priority)
+        queue.posted += 1
+        queued = QueuedRequest(data, component_id, deadline, priority, sequence=queue.posted)
         target = queue.of(queued)
         while target and target[0].expired():  # those without a taker would stay for ever; the oldest are in front
             target.popleft()
@@ -140,11 +153,18 @@ class MemoryBroker:
         self._queue(subjects).held.discard(queued)
         self.dispatch(subjects)
 
+    def withdraw(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
+        """A request was left: nobody gets it any more."""
+        queued.withdrawn = True
+        with suppress(ValueError):  # a worker has it
+            self._queue(subjects).of(queued).remove(queued)
+
     def requeue(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """A request was given back: it goes to the front, for it has waited longest."""
         queue = self._queue(subjects)
         queue.held.discard(queued)
-        queue.of(queued).appendleft(queued)
+        if not queued.withdrawn:
+            queue.of(queued).appendleft(queued)
         self.dispatch(subjects)
 
     def stage(self, subjects: OperatorSubjects, queued: QueuedRequest) -> str:
@@ -172,7 +192,7 @@ class MemoryBroker:
             if subjects.namespace == namespace
         ]
 
-    def open_inbox(self, address: str, deliver: Callable[[bytes], None]) -> None:
+    def open_inbox(self, address: str, deliver: Callable[[bytes, str], None]) -> None:
         """Start receiving responses."""
         self._inboxes[address] = deliver
 
@@ -180,11 +200,11 @@ class MemoryBroker:
         """Stop receiving responses."""
         self._inboxes.pop(address, None)
 
-    def respond(self, address: str, data: bytes) -> None:
-        """Send a response; nobody there means that nobody cares any more."""
+    def respond(self, address: str, data: bytes, receipt_to: str = "") -> None:
+        """Send a response; nobody there means that nobody cares any more. ``receipt_to`` travels with it."""
         deliver = self._inboxes.get(address)
         if deliver is not None:
-            deliver(data)
+            deliver(data, receipt_to)
 
     def letters(self, namespace: str) -> LetterBox:
         """The dead letters of a namespace."""

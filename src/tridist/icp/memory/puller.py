@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing_extensions import override
 
 from tridist.errors import AttemptsExhaustedError, PlaneError, TridistError
+from tridist.icp.client_watch import ClientWatch, HeldRequest
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
 from tridist.icp.dead_letters import DeadLetter
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
@@ -24,9 +25,10 @@ MAX_ATTEMPTS = 3
 class MemoryDelivery(Delivery):
     """A request taken from a broker."""
 
-    def __init__(self, puller: MemoryPuller, queued: QueuedRequest, request: InferenceRequest) -> None:
-        self.request = request
-        self.attempt = queued.attempt
+    def __init__(self, puller: MemoryPuller, queued: QueuedRequest, held: HeldRequest) -> None:
+        self.request = held.request
+        self.attempt = held.attempt
+        self.held = held
         self._puller = puller
         self._queued = queued
 
@@ -35,9 +37,15 @@ class MemoryDelivery(Delivery):
         self._puller.settle(self._queued)
 
     @override
+    async def drop(self) -> None:
+        self._puller.settle(self._queued)
+
+    @override
     async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:
         self._queued.failure = None if error is None else ErrorInfo.of(error)
-        if delay > 0 and self._puller.holds(self._queued):
+        if self.left:
+            await self.drop()
+        elif delay > 0 and self._puller.holds(self._queued):
             asyncio.get_running_loop().call_later(delay, self._puller.return_to_queue, self._queued)
         else:
             self._puller.return_to_queue(self._queued)
@@ -53,6 +61,7 @@ class MemoryPuller(RequestPuller):
         slots: the most unsettled requests handed out at a time.
         dead_letters: where requests go that are given up.
         closed: called when the puller is closed.
+        watch: told of each request that is held here.
     """
 
     def __init__(
@@ -64,6 +73,7 @@ class MemoryPuller(RequestPuller):
         *,
         dead_letters: MemoryDeadLetters,
         closed: Callable[[MemoryPuller], None],
+        watch: ClientWatch,
     ) -> None:
         self.component_id = component_id
         self._broker = broker
@@ -73,7 +83,8 @@ class MemoryPuller(RequestPuller):
         self.counters = PullCounters()
         self._direct: deque[QueuedRequest] = deque()
         self._shared: deque[QueuedRequest] = deque()
-        self._running: set[QueuedRequest] = set()
+        self._running: dict[QueuedRequest, HeldRequest | None] = {}
+        self._watch = watch
         self._closed = closed
         self._stopped = False
         self._failure: PlaneError | None = None
@@ -95,14 +106,14 @@ class MemoryPuller(RequestPuller):
     def settle(self, queued: QueuedRequest) -> None:
         """The request is done: free its slot."""
         if queued in self._running:
-            self._running.discard(queued)
+            self._release(queued)
             self._broker.settle(self._subjects, queued)
             self._changed.set()
 
     def return_to_queue(self, queued: QueuedRequest) -> None:
         """The request goes to another worker."""
         if queued in self._running:
-            self._running.discard(queued)
+            self._release(queued)
             self._broker.requeue(self._subjects, queued)
             self._changed.set()
 
@@ -146,14 +157,23 @@ class MemoryPuller(RequestPuller):
     def _next(self) -> MemoryDelivery | None:
         while len(self._running) < self._slots and (self._direct or self._shared):
             queued = (self._direct or self._shared).popleft()
-            self._running.add(queued)
+            self._running[queued] = None
             request = self._accept(queued)
-            if request is not None:
-                return MemoryDelivery(self, queued, request)
+            held = None if request is None else self._watch.hold(request, queued.sequence, queued.attempt)
+            if held is not None:
+                self._running[queued] = held
+                return MemoryDelivery(self, queued, held)
             self.settle(queued)
         return None
 
+    def _release(self, queued: QueuedRequest) -> None:
+        held = self._running.pop(queued)
+        if held is not None:
+            self._watch.release(held)
+
     def _accept(self, queued: QueuedRequest) -> InferenceRequest | None:
+        if queued.withdrawn:
+            return None
         try:
             request = decode_request(queued.data)
         except TridistError as error:

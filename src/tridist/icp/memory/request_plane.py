@@ -17,6 +17,7 @@ from tridist.errors import (
     PlaneClosedError,
     TridistError,
 )
+from tridist.icp.client_watch import ClientWatch, completes_receipt
 from tridist.icp.codec import decode_response, encode_request, encode_response
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
@@ -26,13 +27,14 @@ from tridist.icp.priorities import PriorityClass
 from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
-from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox
+from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox, worker_reports
 
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """nats-server's default, so that what fits here fits there."""
 
 _log = logging.getLogger(__name__)
 _NAME = "request plane"
+_KEPT = 64
 
 
 class MemoryRequestPlane(RequestPlane):
@@ -56,6 +58,11 @@ class MemoryRequestPlane(RequestPlane):
         self._max_payload = max_payload
         self._dead_letters = MemoryDeadLetters(broker.letters(namespace), max_payload)
         self._router = ResponseRouter(self._dropped)
+        self._router.on_left = self._leave
+        self._router.on_read = self._acknowledge
+        self._watch = ClientWatch()
+        self._reports_to = worker_reports(namespace, self.component_id, "*")
+        self._posted: dict[ResponseStream, tuple[OperatorSubjects, QueuedRequest]] = {}
         self._handlers: set[asyncio.Task[None]] = set()
         self._pullers: set[MemoryPuller] = set()
         self._open = False
@@ -76,6 +83,7 @@ class MemoryRequestPlane(RequestPlane):
     async def open(self) -> None:
         self._open = True
         self._broker.open_inbox(self._inbox, self._receive)
+        self._broker.reports.listen(self._reports_to, self._watch)
 
     @override
     async def close(self) -> None:
@@ -92,7 +100,9 @@ class MemoryRequestPlane(RequestPlane):
         for puller in list(self._pullers):
             puller.fail(closed)
             await puller.close()
-        self._router.fail_all(closed)
+        self._watch.fail_all(closed)
+        self._broker.reports.stop(self._reports_to, self._watch)
+        self._router.leave_all(closed)
         if self._handlers:
             await asyncio.wait(self._handlers, timeout=1.0)
         await gather_quietly(self._handlers)
@@ -118,6 +128,7 @@ class MemoryRequestPlane(RequestPlane):
         queued: list[QueuedRequest] = []
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
         queued.append(self._broker.post(subjects, data, component_id, request.deadline, priority))
+        self._remember(stream, subjects, queued[0])
         if response_handler is not None:
             self._handle(stream, response_handler)
         return stream
@@ -135,15 +146,25 @@ class MemoryRequestPlane(RequestPlane):
             slots,
             dead_letters=self._dead_letters,
             closed=self._pullers.discard,
+            watch=self._watch,
         )
         self._pullers.add(puller)
+        self._broker.reports.serve(subjects, self._watch)
         self._broker.attach(subjects, puller)
         return puller
 
     @override
     async def post_response(self, response: InferenceResponse, request: InferenceRequest) -> None:
         self._check_open()
-        self._broker.respond(request.reply_to, self._check_size(encode_response(response)))
+        data = self._check_size(encode_response(response))
+        held, receipt_to = self._watch.find(request, response.attempt), ""
+        if held is not None and response.final:
+            held.answer()
+        elif held is not None:
+            await held.room(response.sequence)
+            if completes_receipt(response.sequence, request.response_window):
+                receipt_to = self._reports_to
+        self._broker.respond(request.reply_to, data, receipt_to)
 
     @override
     async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
@@ -166,9 +187,25 @@ class MemoryRequestPlane(RequestPlane):
         stage = self._broker.stage(subjects, queued[0]) if queued else "queued"
         return DeadlineExceededError(request.id, request.operator, stage)
 
-    def _receive(self, data: bytes) -> None:
+    def _remember(self, stream: ResponseStream, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
+        """Note where a request went, for as long as it is open."""
+        if len(self._posted) > 2 * len(self._router) + _KEPT:  # ended ones leave here, not one by one
+            self._posted = {kept: where for kept, where in self._posted.items() if not kept.ended}
+        self._posted[stream] = (subjects, queued)
+
+    def _leave(self, stream: ResponseStream) -> None:
+        posted = self._posted.pop(stream, None)
+        if posted is not None:
+            subjects, queued = posted
+            self._broker.withdraw(subjects, queued)
+            self._broker.reports.leave(subjects, self._inbox, stream.request.id, queued.sequence)
+
+    def _acknowledge(self, stream: ResponseStream) -> None:
+        self._broker.reports.read(stream.receipt_to, self._inbox, stream.request.id, stream.read)
+
+    def _receive(self, data: bytes, receipt_to: str) -> None:
         try:
-            self._router.route(decode_response(data))
+            self._router.route(decode_response(data), receipt_to)
         except TridistError as error:
             _log.warning("dropped a response that does not decode: %s", error)
 

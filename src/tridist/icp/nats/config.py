@@ -9,6 +9,7 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from tridist.errors import ConfigurationError
+from tridist.icp.client_watch import DEFAULT_GRACE
 from tridist.icp.subjects import check_name
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
@@ -166,6 +167,8 @@ class DeliveryConfig:
         heartbeat: seconds between the server's signs of life on an idle pull request; two missed ones renew it (they
             do go silent after restarts, nats.py #504).
         direct_expiry: seconds after which the queue for direct requests of a worker that is gone is forgotten.
+        client_grace: seconds that nobody may listen at a client's address until a worker stops its requests: the time
+            to reconnect. One that comes back later posts them again.
     """
 
     ack_wait: float = 6.0
@@ -173,9 +176,10 @@ class DeliveryConfig:
     pull_expiry: float = 30.0
     heartbeat: float = 5.0
     direct_expiry: float = 30.0
+    client_grace: float = DEFAULT_GRACE
 
     def __post_init__(self) -> None:
-        for name in ("ack_wait", "pull_expiry", "heartbeat", "direct_expiry"):
+        for name in ("ack_wait", "pull_expiry", "heartbeat", "direct_expiry", "client_grace"):
             _check_positive(name, getattr(self, name))
         if self.max_attempts < 1:
             raise ConfigurationError("max_attempts", self.max_attempts, "must be at least 1")

@@ -65,6 +65,7 @@ class NatsConnection:
         on_reconnect: called after each reconnection.
         on_denied: called with the text of each permission error; the server sends them apart from any call.
         on_lost: called with the error when the connection is gone for good.
+        reconnections: how often it was lost and restored.
     """
 
     def __init__(self, config: NatsConfig, name: str) -> None:
@@ -73,6 +74,7 @@ class NatsConnection:
         self.on_reconnect: list[Callable[[], object]] = []
         self.on_denied: list[Callable[[str], None]] = []
         self.on_lost: list[Callable[[PlaneError], None]] = []
+        self.reconnections = 0
         self._client = _DirectClient()
         self._connected = asyncio.Event()
         self._gone: PlaneError | None = None
@@ -262,6 +264,7 @@ class NatsConnection:
 
     async def _on_reconnect(self) -> None:
         _log.info("the connection to %s is back", self.config.address)
+        self.reconnections += 1
         self._connected.set()
         _notify(self.on_reconnect)
 

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,9 +73,15 @@ class JetStream:
         await self.connection.subscribe(self._prefix + "*", self._receive)
 
     async def ask(
-        self, subject: str, payload: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float | None = None
+        self,
+        subject: str,
+        payload: bytes = b"",
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+        late: Callable[[Message], None] | None = None,
     ) -> Message:
-        """Publish and wait for the reply.
+        """Publish and wait for the reply; if the wait is cancelled, ``late`` is called with a reply that still comes.
 
         Raises:
             RefusedError: nothing listens on the subject.
@@ -96,22 +102,35 @@ class JetStream:
             await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
             question.give_up = loop.time() + seconds
             return await answer
+        except asyncio.CancelledError:
+            if late is not None and question.give_up is not None:
+                self._outlive(question, late)
+            raise
         finally:
-            del self._questions[token]
+            if question.answer is answer:
+                del self._questions[token]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # it may never have been awaited: nothing to complain about
 
     async def publish(
-        self, subject: str, payload: bytes, *, headers: dict[str, str] | None = None, timeout: float | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        *,
+        headers: dict[str, str] | None = None,
+        timeout: float | None = None,
+        late: Callable[[Message], None] | None = None,
     ) -> int:
         """Publish to a stream; return the message's sequence number there once the server has it.
+
+        ``late`` is called with the ack if that comes after this call was cancelled; `acked_sequence` reads it.
 
         Raises:
             RefusedError: the server did not take it.
             ConnectionFailedError: it did not answer.
             PlaneClosedError: the plane was closed meanwhile.
         """
-        message = await self.ask(subject, payload, headers=headers, timeout=timeout)
+        message = await self.ask(subject, payload, headers=headers, timeout=timeout, late=late)
         if b'"error"' not in message.data and (sequence := _SEQUENCE.search(message.data)):
             return int(sequence[1])  # every request passes here: a JSON parser would cost it more than the router does
         return int(self._read(message).get("seq", 0))
@@ -129,6 +148,14 @@ class JetStream:
         payload = json.dumps(body).encode() if body else b""
         return self._read(await self.ask(f"{API}.{endpoint}", payload, timeout=timeout))
 
+    @staticmethod
+    def acked_sequence(message: Message) -> int:
+        """The sequence number in an ack; 0 when it has none, or is for a message that was there already."""
+        sequence = (
+            None if b'"error"' in message.data or b'"duplicate"' in message.data else _SEQUENCE.search(message.data)
+        )
+        return 0 if sequence is None else int(sequence[1])
+
     def fail_all(self, error: TridistError) -> None:
         """End every wait for a reply with ``error``."""
         if self._sweep is not None:
@@ -136,6 +163,17 @@ class JetStream:
             self._sweep = None
         for question in self._questions.values():
             _fail(question, error)
+
+    def _outlive(self, question: _Question, late: Callable[[Message], None]) -> None:
+        """Wait for the reply without the one who asked, for as long as it would have waited."""
+
+        def came(answer: asyncio.Future[Message]) -> None:
+            self._questions.pop(question.reply.rpartition(".")[2], None)
+            if not answer.cancelled() and answer.exception() is None:
+                late(answer.result())
+
+        question.answer = asyncio.get_running_loop().create_future()
+        question.answer.add_done_callback(came)
 
     def _read(self, message: Message) -> dict[str, Any]:
         address = self.connection.config.address

@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable
 from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
+from tridist.icp.client_watch import ClientWatch
 from tridist.icp.nats.connection import Message
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.intake import Refusal, judge
+from tridist.icp.nats.pulse import Pulse
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.undertaker import Undertaker
@@ -40,6 +42,7 @@ class NatsPuller(RequestPuller):
         slots: the most unsettled requests handed out at a time.
         dead_letters: where requests go that are given up.
         closed: called when the puller is closed.
+        watch: told of each request that is held here.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class NatsPuller(RequestPuller):
         *,
         dead_letters: NatsDeadLetters,
         closed: Callable[[NatsPuller], None],
+        watch: ClientWatch,
     ) -> None:
         self._connection = streams.jetstream.connection
         self._subjects = subjects
@@ -62,6 +66,8 @@ class NatsPuller(RequestPuller):
             self._connection, dead_letters, subjects, component_id, config=streams.delivery, counters=self.counters
         )
         self._closed = closed
+        self._watch = watch
+        self._pulse = Pulse(asyncio.get_running_loop().time)
         self._queues: tuple[deque[NatsDelivery], deque[NatsDelivery]] = deque(), deque()
         self._held: set[NatsDelivery] = set()
         self._held_direct = 0
@@ -176,11 +182,11 @@ class NatsPuller(RequestPuller):
         direct, shared = self._queues
         while (direct or shared) and len(self._held) - len(direct) - len(shared) < self._slots:
             delivery = (direct or shared).popleft()
-            if not has_expired(delivery.request):
+            if not (delivery.left or has_expired(delivery.request)):
                 return delivery
-            self.counters.expired += 1
-            self._tasks.spawn(self._settle(delivery, TERM))
+            self.counters.expired += not delivery.left
             self._free(delivery)
+            self._tasks.spawn(self._connection.publish(delivery.ack_subject, TERM))
         return None
 
     def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
@@ -188,8 +194,13 @@ class NatsPuller(RequestPuller):
         if isinstance(verdict, Refusal):
             self._tasks.spawn(self._refuse(verdict, message, ack))
             return
-        now = asyncio.get_running_loop().time()
-        delivery = NatsDelivery(verdict, ack.deliveries, message.reply, self._settle, direct=direct, received_at=now)
+        held = self._watch.hold(verdict, ack.sequence, ack.deliveries)
+        if held is None:  # its client has left already
+            self._tasks.spawn(self._connection.publish(message.reply, TERM))
+            self._direct.refill()
+            self._shared.refill()
+            return
+        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=self._pulse.arrival())
         self._held.add(delivery)
         self._queues[0 if direct else 1].append(delivery)
         if direct:
@@ -201,6 +212,9 @@ class NatsPuller(RequestPuller):
         if delivery not in self._held:
             return
         self._free(delivery)
+        if verdict != TERM and self._overdue(delivery):
+            _log.warning("request %s: held up for too long, it is another worker's by now", delivery.request.id)
+            return
         if delivery.failure is not None:
             self._undertaker.note(delivery.ack_subject, delivery.failure)
         # Never on a later connection than the response: that one may be lost while the ack arrives. Without an ack the
@@ -210,6 +224,7 @@ class NatsPuller(RequestPuller):
 
     def _free(self, delivery: NatsDelivery) -> None:
         self._held.discard(delivery)
+        self._watch.release(delivery.held)
         if delivery.direct:
             self._held_direct -= 1
         if not self._stopped:
@@ -226,9 +241,10 @@ class NatsPuller(RequestPuller):
         """Tell the server every third of the ack wait that we still work on what we hold; watch the feeds."""
         loop = asyncio.get_running_loop()
         while True:
-            pause = min(self._shared.ack_wait, self._direct.ack_wait) / _SIGNS_OF_LIFE
+            pause = self._ack_wait / _SIGNS_OF_LIFE
             await asyncio.sleep(min(pause, self._config.heartbeat))
             now = loop.time()
+            self._pulse.beat(self._ack_wait)
             if not self._stopped:
                 self._direct.check(now)
                 self._shared.check(now)
@@ -236,7 +252,20 @@ class NatsPuller(RequestPuller):
                 # Young ones have time until the next round; most are done by then and cost nothing here.
                 old = [d for d in self._held if now - d.received_at > pause / 2]
                 for delivery in old:
-                    await self._try_to(self._connection.publish(delivery.ack_subject, IN_PROGRESS))
+                    await self._try_to(self._give_sign(delivery))
+
+    async def _give_sign(self, delivery: NatsDelivery) -> None:
+        if not self._overdue(delivery):
+            now = asyncio.get_running_loop().time()
+            await self._connection.publish(delivery.ack_subject, IN_PROGRESS)
+            delivery.alive_at = now
+
+    def _overdue(self, delivery: NatsDelivery) -> bool:
+        return delivery.overdue(asyncio.get_running_loop().time(), self._ack_wait)
+
+    @property
+    def _ack_wait(self) -> float:
+        return min(self._shared.ack_wait, self._direct.ack_wait)
 
     async def _try_to(self, work: Awaitable[None]) -> None:
         try:

@@ -29,11 +29,19 @@ _NOT_FOUND = (10037, 10059)  # message, stream
 
 @dataclass(slots=True)
 class Receipt:
-    """Where a request went, and its number in the stream once the server has it."""
+    """Where a request went.
+
+    Attributes:
+        key: its consumer.
+        sequence: its number in the stream, once the server has it.
+        stream: where its responses go.
+        connection: how often the connection had been restored when the number was given.
+    """
 
     key: ConsumerKey
     sequence: int | None = None
     stream: ResponseStream | None = None
+    connection: int = 0
 
 
 class Recovery:
@@ -53,7 +61,12 @@ class Recovery:
         """Remember a request until it ends; ``open_requests`` is how many are open, this one included."""
         self._receipts[request_id] = receipt
         if len(self._receipts) > 2 * open_requests + _AT_ONCE:  # ended ones leave here, not one by one
-            self._receipts = {key: kept for key, kept in self._receipts.items() if _waits(kept)}
+            self._receipts = {key: kept for key, kept in self._receipts.items() if _open(kept)}
+
+    def receipt(self, stream: ResponseStream) -> Receipt | None:
+        """Where the request went whose responses go to ``stream``."""
+        receipt = self._receipts.get(stream.request.id)
+        return receipt if receipt is not None and receipt.stream is stream else None
 
     async def run(self) -> None:
         """Look for lost requests; called after a reconnection."""
@@ -66,18 +79,24 @@ class Recovery:
     async def _recover(self, receipt: Receipt) -> None:
         try:
             # Asked twice, because the answer may be right behind the server's word that the request is settled.
-            if await self._is_there(receipt):
+            if await self.is_there(receipt):
+                receipt.connection = self._jetstream.connection.reconnections
                 return
             await asyncio.sleep(_ROUNDS[0])
             if _waits(receipt) and receipt.stream is not None:
                 _log.info("%s: posting a request again whose answer was lost", receipt.key.subjects.stream)
                 receipt.stream.restart()
                 receipt.sequence = await self._post_again(receipt)
+                receipt.connection = self._jetstream.connection.reconnections
         except PlaneError as error:
             _log.warning("a request could not be recovered: %s", error)
 
-    async def _is_there(self, receipt: Receipt) -> bool:
-        """Whether the stream still holds the request (a stream in memory counts from 1 again after a restart)."""
+    async def is_there(self, receipt: Receipt) -> bool:
+        """Whether the stream still holds the request (a stream in memory counts from 1 again after a restart).
+
+        Raises:
+            ConnectionFailedError: the server refused or did not answer.
+        """
         name, request_id = receipt.key.subjects.stream, receipt.stream and receipt.stream.request.id
         try:
             found = await self._jetstream.call(f"STREAM.MSG.GET.{name}", {"seq": receipt.sequence})
@@ -87,6 +106,10 @@ class Recovery:
             raise
         request = salvage_reply(base64.b64decode(found["message"].get("data", "")))
         return request is not None and request[0] == request_id
+
+
+def _open(receipt: Receipt) -> bool:
+    return receipt.stream is not None and not receipt.stream.ended
 
 
 def _waits(receipt: Receipt) -> bool:

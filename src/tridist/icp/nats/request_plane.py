@@ -22,6 +22,7 @@ from tridist.errors import (
     TridistError,
     UnsupportedProtocolError,
 )
+from tridist.icp.client_watch import completes_receipt
 from tridist.icp.codec import decode_response, encode_request, encode_response
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import inspection
@@ -31,15 +32,17 @@ from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.headers import NO_RESPONDERS, header_size, time_to_live
 from tridist.icp.nats.intake import is_inbox
 from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.leaving import Leaving
 from tridist.icp.nats.puller import NatsPuller
 from tridist.icp.nats.recovery import Receipt, Recovery
 from tridist.icp.nats.status import StatusExchange
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
+from tridist.icp.nats.watching import Watching
 from tridist.icp.request_plane import RequestPlane, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
-from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox
+from tridist.icp.subjects import OperatorSubjects, check_name, is_worker_report, response_inbox
 
 _log = logging.getLogger(__name__)
 _NAME = "request plane"
@@ -102,12 +105,16 @@ class NatsRequestPlane(RequestPlane):
         self._stages = inspection.StageFinder(self._jetstream)
         self._recovery = Recovery(self._jetstream, self._post_again)
         self._status = StatusExchange(self._connection, self.namespace)
+        who = (self._connection, self.namespace, self.component_id)
+        self._leaving = Leaving(*who, router=self._router, recovery=self._recovery, tasks=self._tasks)
+        self._watching = Watching(*who, self._delivery_config.client_grace)
         self._connection.on_lost.append(self._lost)
         self._connection.on_reconnect.append(lambda: self._tasks.spawn(self._recovery.run()))
         await self._connection.open()
         try:
             await self._jetstream.open()
             await self._connection.subscribe(self._inbox, self._receive)
+            await self._leaving.open()
             await self._connection.flush()
         except BaseException:
             await self._connection.close(flush=False)
@@ -157,10 +164,16 @@ class NatsRequestPlane(RequestPlane):
         receipt.stream = stream
         self._recovery.watch(receipt, posted.id, len(self._router))
         try:
-            receipt.sequence = await self._publish(posted, key, data, headers)
+            receipt.sequence = await self._publish(
+                posted, key, data, headers, functools.partial(self._leave_late, receipt)
+            )
+        except RefusedError:
+            stream.discard()
+            raise
         except BaseException:
             await stream.aclose()
             raise
+        receipt.connection = self._connection.reconnections
         if response_handler is not None:
             self._handlers.spawn(stream.deliver_to(response_handler))
         return stream
@@ -177,7 +190,9 @@ class NatsRequestPlane(RequestPlane):
             slots,
             dead_letters=self._dead_letters,
             closed=self._pullers.discard,
+            watch=self._watching.watch,
         )
+        await self._watching.serve(self._subjects(operator, version))
         self._pullers.add(puller)
         await puller.open()
         return puller
@@ -189,7 +204,14 @@ class NatsRequestPlane(RequestPlane):
             raise InvalidArgumentError("reply_to", request.reply_to, "is no component's inbox of this namespace")
         data = encode_response(response)
         self._check_size(len(data))
-        await self._connection.publish(request.reply_to, data)
+        held, receipt_to = self._watching.watch.find(request, response.attempt), ""
+        if held is not None and response.final:
+            held.answer()
+        elif held is not None:
+            await held.room(response.sequence)
+            if completes_receipt(response.sequence, request.response_window):
+                receipt_to = self._watching.receipt_address(request.reply_to)
+        await self._connection.publish(request.reply_to, data, reply=receipt_to)
 
     @override
     async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
@@ -212,6 +234,7 @@ class NatsRequestPlane(RequestPlane):
         key: ConsumerKey,
         data: bytes,
         headers: dict[str, str] | None,
+        late: Callable[[Message], None] | None = None,
     ) -> int:
         """Publish; make the stream if it is missing (it is asked for once, and may be deleted later)."""
         subjects, subject = key.subjects, key.subject
@@ -221,7 +244,7 @@ class NatsRequestPlane(RequestPlane):
         try:
             await self._streams.ensure(subjects)
             try:
-                return await self._jetstream.publish(subject, data, headers=headers, timeout=limit)
+                return await self._jetstream.publish(subject, data, headers=headers, timeout=limit, late=late)
             except RefusedError as error:
                 if error.server_code == NO_RESPONDERS:
                     self._streams.forget(subjects)
@@ -230,7 +253,7 @@ class NatsRequestPlane(RequestPlane):
                     headers = None
                 else:
                     raise
-            return await self._jetstream.publish(subject, data, headers=headers, timeout=limit)
+            return await self._jetstream.publish(subject, data, headers=headers, timeout=limit, late=late)
         except ConnectionFailedError as error:
             if has_expired(request):
                 raise DeadlineExceededError(request.id, request.operator, "unknown") from error
@@ -244,6 +267,13 @@ class NatsRequestPlane(RequestPlane):
         headers = None if remaining is None else time_to_live(remaining)
         return await self._publish(request, receipt.key, encode_request(request), headers)
 
+    def _leave_late(self, receipt: Receipt, ack: Message) -> None:
+        """The server's ack for a request that was left while it was posted: now it can be taken out of its queue."""
+        receipt.sequence = JetStream.acked_sequence(ack)
+        receipt.connection = self._connection.reconnections
+        if receipt.sequence and receipt.stream is not None:
+            self._leaving.leave(receipt, receipt.stream.request.id)
+
     def _on_deadline(self, receipt: Receipt, stream: ResponseStream) -> None:
         self._tasks.spawn(self._fail_late(receipt, stream))
 
@@ -254,24 +284,39 @@ class NatsRequestPlane(RequestPlane):
 
     def _receive(self, message: Message) -> None:
         try:
-            self._router.route(decode_response(message.data))
+            self._router.route(decode_response(message.data), self._receipt_address(message.reply))
         except (InvalidMessageError, UnsupportedProtocolError) as error:
             _log.warning("dropped a response that does not decode: %s", error)
+
+    def _receipt_address(self, reply: str) -> str:
+        """Where a response wants its receipt; nobody shall make us write to any other subject."""
+        return reply if reply and is_worker_report(self.namespace, reply, self.component_id) else ""
 
     def _lost(self, error: PlaneError) -> None:
         for puller in self._pullers:
             puller.fail(error)
         self._router.fail_all(error)
+        self._watching.watch.fail_all(error)
         self._jetstream.fail_all(error)
 
     async def _end(self, error: TridistError, *, flush: bool) -> None:
         self._jetstream.fail_all(error)
-        self._router.fail_all(error)
+        self._watching.watch.fail_all(error)
+        self._close_streams(error, flush=flush)
         await self._handlers.settle(_HANDLER_SECONDS)
         await self._handlers.end()
+        await self._watching.close()
+        if flush:
+            await self._leaving.report()
         await self._tasks.end()
         await self._stages.close()
         await self._connection.close(flush=flush)
+
+    def _close_streams(self, error: TridistError, *, flush: bool) -> None:
+        if flush:
+            self._router.leave_all(error)
+        else:
+            self._router.fail_all(error)
 
     def _check_open(self) -> None:
         if not self._open:
