@@ -21,6 +21,7 @@ from support.waiting import until
 from tridist.client import Client
 from tridist.deployment import (
     Deployment,
+    NatsServerStarted,
     WorkerDied,
     WorkerLimits,
     WorkerRestarting,
@@ -170,6 +171,17 @@ async def test_a_worker_that_leaks_is_drained_and_comes_back(running: Running):
     assert died.reason == f"it had {used} MiB of memory, 256 MiB are allowed, so it was drained"
     (response,) = await outcomes(running.client, "frail")
     assert int(response["pid"]) == running.frail.pid
+
+
+async def test_the_deployments_own_server_that_is_killed_under_load_comes_back_and_loses_nothing(running: Running):
+    before = running.deployment.statuses()
+    running.forget_events()
+    async with Traffic(running.client, ("neighbour", "bystander"), at_a_time=8).running():
+        for number in range(2):
+            os.kill(running.deployment._server.pid, signal.SIGKILL)
+            await until(lambda wanted=number + 1: len(running.events(NatsServerStarted)) == wanted)
+    assert all(event.restarted for event in running.events(NatsServerStarted))
+    assert running.deployment.statuses() == before
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -46,6 +46,18 @@ class Process(Operator):
         return OperatorResponse({"pid": np.int64(os.getpid())}, {"environment": os.environ.get("TEST_VARIABLE", "")})
 
 
+class Asks(Operator):
+    """Waits for the file in its parameters to appear, and then asks ``double`` twice, one after the other."""
+
+    async def execute(self, request: OperatorRequest) -> dict[str, Any]:
+        while not _exists(self.context.parameters["go"]):  # noqa: ASYNC110 (the test is another process)
+            await asyncio.sleep(0.02)
+        x = request.inputs["x"]
+        for _ in range(2):
+            x = (await self.remote("double").post_request({"x": x}))["y"]
+        return {"y": x}
+
+
 class Broken(Operator):
     """Cannot be set up."""
 

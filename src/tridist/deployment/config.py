@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tridist.deployment.limits import WorkerLimits
 from tridist.deployment.nats_server import NatsServerConfig
+from tridist.deployment.stop_order import check_calls
 from tridist.errors import ConfigurationError
 from tridist.icp.planes import PlanesConfig
 from tridist.instrumentation import LogConfig
@@ -60,6 +61,10 @@ class WorkerReplicas:
         environment: variables for these processes, over those of this one (``CUDA_VISIBLE_DEVICES``, ``UCX_TLS``, …).
         restart: what happens when one dies; None means the deployment's policy.
         limits: when one that hangs or takes too much memory is restarted; None means the deployment's limits.
+        calls: names of workers of the same deployment whose operators this one's operators call. When the deployment
+            stops, those go on serving until this one has drained; without it all drain at once, and a request here
+            that still waits for another worker gets no answer, and goes back to its queue after the grace period.
+            Nothing else could tell: any operator may call any other at any time.
 
     Raises:
         ConfigurationError: a field is not as described.
@@ -70,6 +75,7 @@ class WorkerReplicas:
     environment: Mapping[str, str] = field(default_factory=dict)
     restart: RestartPolicy | None = None
     limits: WorkerLimits | None = None
+    calls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.replicas, bool) or not 1 <= self.replicas <= MAX_REPLICAS:
@@ -130,10 +136,16 @@ class DeploymentConfig:
             if name in seen:
                 raise ConfigurationError("workers", name, "is the name of two workers")
             seen.add(name)
+        check_calls(self.calls)
         if self.url is not None:
             self.planes_at(self.url)
             if PlanesConfig(url=self.url).scheme == "memory":
                 raise ConfigurationError("url", self.url, "stays inside one process, and workers are processes")
+
+    @property
+    def calls(self) -> dict[str, tuple[str, ...]]:
+        """Of each worker, by its name, the workers that it calls."""
+        return {worker.worker.name: worker.calls for worker in self.workers}
 
     def planes_at(self, url: str) -> PlanesConfig:
         """The planes' configuration with the URL that the deployment has in the end."""

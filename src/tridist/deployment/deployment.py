@@ -7,7 +7,8 @@ Start                                        Why in this order
                                              fails ends the start, and everything that was started
 
 Stop
-  1 all workers at once, by SIGTERM          they drain through the server: it has to be there still
+  1 all workers, by SIGTERM                  they drain through the server: it has to be there still; each after those
+                                             that call it (`calls`), whose last requests need it
   2 the embedded nats-server                 nobody uses it any more
   3 a private log folder                     nobody writes to it any more
 """
@@ -19,6 +20,7 @@ import functools
 import logging
 import os
 import sys
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
@@ -140,7 +142,7 @@ class Deployment:
 
     async def stop(self) -> None:
         """End everything in order. When this is cancelled, everything is ended at once."""
-        stopping = asyncio.gather(*(replica.stop() for replica in self._replicas), return_exceptions=True)
+        stopping = asyncio.gather(*self._stops(), return_exceptions=True)
         stopping.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks
         cancelled: asyncio.CancelledError | None = None
         while not stopping.done():
@@ -156,6 +158,13 @@ class Deployment:
         self._stopped.set()
         if cancelled is not None:
             raise cancelled
+
+    def _stops(self) -> list[Coroutine[Any, Any, None]]:
+        calls = self.config.calls
+        return [
+            replica.stop(after=[other for other in self._replicas if replica.plan.worker in calls[other.plan.worker]])
+            for replica in self._replicas
+        ]
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -212,6 +221,7 @@ class Deployment:
         )
         return ReplicaPlan(
             name=name,
+            worker=replicas.worker.name,
             order=encode_order(order, self._module_path()),
             environment=self._environment(replicas),
             log_path=logs.file(name),

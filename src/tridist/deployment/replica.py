@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ class ReplicaPlan:
 
     Attributes:
         name: its name.
+        worker: the name that it shares with the worker's other replicas.
         order: the bytes that its processes are sent.
         environment: their variables.
         log_path: where they log to.
@@ -45,6 +46,7 @@ class ReplicaPlan:
     """
 
     name: str
+    worker: str
     order: bytes
     environment: dict[str, str]
     log_path: Path
@@ -63,11 +65,13 @@ class Replica:
 
     Attributes:
         failed: done, with the error, when it has died for good.
+        stopped: set when `stop` is through.
     """
 
     def __init__(self, plan: ReplicaPlan, tell: Callable[[DeploymentEvent], None]) -> None:
         self.plan = plan
         self.failed: asyncio.Future[DeploymentError] = asyncio.get_running_loop().create_future()
+        self.stopped = asyncio.Event()
         self._tell = tell
         self._process: WorkerProcess | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -106,24 +110,39 @@ class Replica:
         self._keeping = asyncio.create_task(self._keep())
         self._keeping.add_done_callback(self._keeping_ended)
 
-    async def stop(self) -> None:
+    async def stop(self, after: Sequence[Replica] = ()) -> None:
         """Drain the process, or kill it when it takes longer than its configuration allows; start no other.
 
         When this is cancelled the process is killed at once.
+
+        Args:
+            after: replicas that have to be stopped before; meanwhile this one serves, and is kept running.
         """
+        grace = 0.0
+        try:
+            for other in after:
+                await other.stopped.wait()
+            grace = self.plan.drain_seconds + _STOP_MARGIN
+        finally:
+            try:
+                await self._stop(grace)
+            finally:
+                self.stopped.set()
+
+    async def _stop(self, grace: float) -> None:
         if self._keeping is not None:
             self._keeping.cancel()
             await asyncio.gather(self._keeping, return_exceptions=True)
         process, self._process = self._process, None
         if process is not None:
-            await self._end(process)
+            await self._end(process, grace)
         if self._state != "failed":
             self._state = "stopped"
 
-    async def _end(self, process: WorkerProcess) -> None:
+    async def _end(self, process: WorkerProcess, grace: float) -> None:
         killed, self._state = True, "stopping"
         try:
-            killed = await process.end_within(self.plan.drain_seconds + _STOP_MARGIN)
+            killed = await process.end_within(grace)
         finally:
             self._state, self._component_id, self._exit_code = "stopped", None, process.exited.result()
             process.close()

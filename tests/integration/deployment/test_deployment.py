@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,11 @@ from tridist.deployment import (
     nats_server,
     server_keeper,
 )
-from tridist.errors import ConfigurationError, DeploymentError
+from tridist.errors import ConfigurationError, DeploymentError, TransferError
 from tridist.icp.nats import NatsConfig
 from tridist.icp.planes import PlanesConfig
+from tridist.icp.ucx import UcpDataPlaneConfig
+from tridist.icp.ucx.config import SECRET_VARIABLE
 from tridist.instrumentation import LogConfig
 from tridist.worker import OperatorConfig
 
@@ -242,6 +245,50 @@ async def test_running_requests_are_finished_before_the_end(url: str, tmp_path: 
         assert int((await asyncio.wait_for(answer, SOON))["pid"]) > 0
 
 
+async def test_workers_that_others_call_serve_until_those_have_drained(url: str, tmp_path: Path):
+    go, events = tmp_path / "go", []
+    config = deployment(
+        replicas(operator("double", operators_deployed.double), name="called", count=2),
+        replicas(operator("asks", operators_deployed.Asks, go=str(go)), calls=("called",), name="caller"),
+        replicas(operator("process", PROCESS), name="unrelated"),
+        url=url,
+    )
+    async with Deployment(config, on_event=events.append) as running, Client(running.planes) as client:
+        answers = [asyncio.ensure_future(client.post_request("asks", {"x": np.array([n])})) for n in range(3)]
+        await until(lambda: running_requests(client, 3))
+        stopping = asyncio.create_task(running.stop())
+        await until(lambda: [event.worker for event in events if isinstance(event, WorkerStopped)] == ["unrelated"])
+        assert [status.state for status in running.statuses()] == ["ready", "ready", "stopping", "stopped"]
+        go.touch()
+        assert [(await answer)["y"].tolist() for answer in answers] == [[0], [4], [8]]
+        await stopping
+    stopped = [event for event in events if isinstance(event, WorkerStopped)]
+    assert [event.worker for event in stopped[:2]] == ["unrelated", "caller"]
+    assert not any(event.killed for event in stopped)
+
+
+async def test_a_stop_that_is_cancelled_kills_those_that_wait_for_others_too(url: str):
+    config = deployment(
+        replicas(operator("process", PROCESS), name="called"),
+        replicas(operator("stubborn", operators_deployed.Stubborn), grace_period=60, calls=("called",), name="caller"),
+        url=url,
+    )
+    running = Deployment(config)
+    await running.start()
+    pids = [status.pid for status in running.statuses()]
+    stopping = asyncio.create_task(running.stop())
+    await until(lambda: running.statuses()[1].state == "stopping")
+    assert running.statuses()[0].state == "ready"
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(stopping, 30)
+    assert gone(*pids)
+
+
+async def running_requests(client: Client, count: int) -> bool:
+    return sum(operator.running for worker in await client.workers() for operator in worker.operators) == count
+
+
 async def test_two_deployments_at_once_keep_apart():
     first, second = (
         Deployment(deployment(replicas(operator("process", PROCESS), environment={"TEST_VARIABLE": value})))
@@ -320,6 +367,31 @@ async def test_logs_go_to_a_file_per_worker_that_is_kept(url: str, tmp_path: Pat
         text = (folder / f"{name}.log").read_text()
         assert text.count("serves process v1") == 2
         assert f'"component": "{name}"' in text
+
+
+async def test_the_secret_reaches_workers_and_nothing_that_others_can_read(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    secret, large = "not-to-be-read", np.ones(1 << 20, np.uint8)
+    caplog.set_level("DEBUG")
+    monkeypatch.setenv(SECRET_VARIABLE, secret)
+    config = deployment(
+        replicas(operator("double", operators_deployed.double)),
+        url=url,
+        log_directory=tmp_path / "logs",
+        logs=LogConfig(level="DEBUG"),
+    )
+    async with Deployment(config) as running:
+        async with Client(running.planes) as client:
+            assert (await client.post_request("double", {"x": large}))["y"].sum() == 2 * large.size
+        stranger = replace(running.planes, tensors=UcpDataPlaneConfig(secret="another"))  # noqa: S106 (to be refused)
+        async with Client(stranger) as client:
+            with pytest.raises(TransferError):
+                await client.post_request("double", {"x": large})
+        command_line = " ".join(psutil.Process(running.statuses()[0].pid).cmdline())
+    log = (tmp_path / "logs" / "w.log").read_text()
+    assert "serves double v1" in log
+    assert not [text for text in (log, caplog.text, repr(config), command_line) if secret in text]
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always puts the current folder first")

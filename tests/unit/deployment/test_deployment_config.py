@@ -126,6 +126,26 @@ def test_limits_that_cannot_be_are_refused(fields):
         WorkerLimits(**fields)
 
 
+@pytest.mark.parametrize(
+    ("calls", "reason"),
+    [
+        ({"a": ["b"]}, "is no worker of the deployment that a is in"),
+        ({"a": ["a"]}, "circle"),
+        ({"free": ["a"], "a": ["b"], "b": ["c"], "c": ["a"]}, "circle"),
+    ],
+)
+def test_calls_in_which_there_is_no_order_are_refused(calls, reason):
+    workers = tuple(WorkerReplicas(worker=worker(name), calls=tuple(called)) for name, called in calls.items())
+    with pytest.raises(ConfigurationError, match=reason):
+        DeploymentConfig(workers=workers)
+
+
+def test_calls_may_branch_and_meet_again():
+    calls = {"a": ("b", "c"), "b": ("d",), "c": ("d",), "d": ()}
+    workers = tuple(WorkerReplicas(worker=worker(name), calls=called) for name, called in calls.items())
+    assert DeploymentConfig(workers=workers).calls == calls
+
+
 def test_delays_double_up_to_the_longest():
     policy = RestartPolicy(initial_delay=0.5, max_delay=5)
     assert [policy.delay(n) for n in range(6)] == [0.5, 1, 2, 4, 5, 5]

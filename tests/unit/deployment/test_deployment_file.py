@@ -44,6 +44,7 @@ def test_the_documented_example_is_valid(tmp_path: Path):
     assert (config.restart.max_restarts, encoder.restart.max_restarts) == (5, 0)
     assert (config.limits.unresponsive_after, encoder.limits.max_memory) == (30, 2 << 30)
     assert pipeline.limits is None
+    assert config.calls == {"encoder": (), "pipeline": ("encoder",)}
     assert (config.logs.level, config.logs.style) == ("DEBUG", "json")
     assert config.log_directory == tmp_path / "logs"
     assert config.python_path == (tmp_path / "src",)
@@ -91,6 +92,8 @@ ERRORS = {
     WORKER + "    limits: {max_memory: 0}": (5, 26, "workers[0].limits.max_memory", "bytes above 0"),
     WORKER + "    limits: {max_memory: 1.5}": (5, 26, "workers[0].limits.max_memory", "must be a whole number"),
     WORKER + "limits: {unresponsive_after: 0}": (5, 30, "limits.unresponsive_after", "seconds above 0"),
+    WORKER + "    calls: [x]": (1, 1, "calls", "is no worker of the deployment that w is in"),
+    WORKER + "    calls: w": (5, 12, "workers[0].calls", "must be a list"),
     WORKER + "    restart: often": (5, 14, "workers[0].restart", "must be a map"),
     WORKER + "    operators: []": (5, 5, "workers[0].operators", "is given twice (first on line 3)"),
     WORKER + "    planes: {}": (5, 5, "workers[0].planes", "is not a key"),

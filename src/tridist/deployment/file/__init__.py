@@ -28,6 +28,7 @@ A whole one, with every section::
             repository: models
             parameters: {config: {max_batch_size: 8}}
       - name: pipeline
+        calls: [encoder]               # workers that drain only after this one, which calls their operators
         operators:
           - {name: aggregator, implementation: "operators:Aggregator", max_in_flight: 64}
 

@@ -41,6 +41,7 @@ _WORKER_OWN: Mapping[str, Any] = {
     "environment": Mapping[str, str],
     "restart": RestartPolicy | None,
     "limits": WorkerLimits | None,
+    "calls": tuple[str, ...],
 }
 
 
