@@ -33,7 +33,8 @@ def deployment(
     """Worker processes that all host the same operators, in a namespace of their own."""
     planes = tridist.PlanesConfig(
         namespace=f"bench-{uuid.uuid4().hex[:12]}",
-        streams=StreamConfig(storage=storage),
+        # scaling.py queues 100,000 on top of what is running; no benchmark measures refusals.
+        streams=StreamConfig(storage=storage, max_messages=1_000_000, max_bytes=None),
         tensors=tensors or UcpDataPlaneConfig(),
     )
     # linger 0: what a benchmark leaves unfetched is of no interest.

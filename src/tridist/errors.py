@@ -206,12 +206,14 @@ class DeadlineExceededError(TridistError):
         operator: what it was for.
         stage: where it was: ``"unserved"`` (no worker serves the operator), ``"queued"``, ``"running"`` or
             ``"unknown"`` (the server could not be asked).
+        component_id: the only worker that might have taken it (``"unserved"``: no worker has this id); None for any.
     """
 
     code = "DEADLINE_EXCEEDED"
     request_id: str
     operator: str
     stage: str
+    component_id: str | None
 
     _STAGES: ClassVar[dict[str, str]] = {
         "unserved": "no worker serves this operator",
@@ -220,12 +222,85 @@ class DeadlineExceededError(TridistError):
         "unknown": "where it was then could not be found out",
     }
 
-    def __init__(self, request_id: str, operator: str, stage: str) -> None:
+    def __init__(self, request_id: str, operator: str, stage: str, component_id: str | None = None) -> None:
+        where = self._STAGES.get(stage, stage)
+        if stage == "unserved" and component_id is not None:
+            where = f"no worker of this operator has the component id {component_id!r}"
         super().__init__(
-            f"request {request_id} to {operator!r} passed its deadline: {self._STAGES.get(stage, stage)}",
+            f"request {request_id} to {operator!r} passed its deadline: {where}",
             request_id=request_id,
             operator=operator,
             stage=stage,
+            component_id=component_id,
+        )
+
+
+class OverloadedError(TridistError):
+    """A queue is full: the request was not taken, and nothing that waits in it was dropped for it.
+
+    Attributes:
+        operator: what the request was for.
+        depth: what the queue holds, waiting or running, in units; None when the server could not be asked.
+        limit: the most that it may hold; None when the server could not be asked or does not tell.
+        unit: ``"requests"`` or ``"bytes"`` of this operator version, or ``"storage"``: bytes of everything that the
+            server stores.
+    """
+
+    code = "OVERLOADED"
+    operator: str
+    depth: int | None
+    limit: int | None
+    unit: str
+
+    def __init__(self, operator: str, depth: int | None, limit: int | None, unit: str) -> None:
+        what = "the server's storage" if unit == "storage" else f"the queue of {operator!r}"
+        counted = "bytes" if unit == "storage" else unit
+        known = "" if depth is None else f": it holds {depth} {counted}" + ("" if limit is None else f" of {limit}")
+        super().__init__(f"{what} is full{known}", operator=operator, depth=depth, limit=limit, unit=unit)
+
+
+class DuplicateRequestError(TridistError):
+    """A request with this idempotency key was taken before, within the window; this one was not.
+
+    Attributes:
+        operator: what it was for.
+        idempotency_key: the key.
+    """
+
+    code = "DUPLICATE_REQUEST"
+    operator: str
+    idempotency_key: str
+
+    def __init__(self, operator: str, idempotency_key: str) -> None:
+        super().__init__(
+            f"a request to {operator!r} with the idempotency key {idempotency_key!r} was taken already",
+            operator=operator,
+            idempotency_key=idempotency_key,
+        )
+
+
+class UnservedError(TridistError):
+    """No worker has served the operator yet, so it has no queue, and we may not make one.
+
+    Only a client without the right to make streams meets this; one with it posts, and its request waits for a worker.
+
+    Attributes:
+        operator: the operator.
+        version: its version.
+        reason: what the server forbids.
+    """
+
+    code = "UNSERVED"
+    operator: str
+    version: int
+    reason: str
+
+    def __init__(self, operator: str, version: int, reason: str) -> None:
+        super().__init__(
+            f"no worker has served {operator!r} version {version} yet: it has no queue, and {reason}",
+            operator=operator,
+            version=version,
+            reason=reason,
         )
 
 

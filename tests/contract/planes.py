@@ -9,7 +9,7 @@ from typing import Any
 from support.nats import nats_request_planes
 from support.ucx import ucx_data_planes
 from tridist.icp.data_plane import DataPlane
-from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
+from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane, QueueLimits
 from tridist.icp.request_plane import RequestPlane
 
 OpenRequestPlane = Callable[..., Awaitable[RequestPlane]]
@@ -18,10 +18,16 @@ OpenDataPlane = Callable[..., Awaitable[DataPlane]]
 
 @asynccontextmanager
 async def memory_request_planes() -> AsyncIterator[OpenRequestPlane]:
-    """Opens planes that share one broker; keyword ``namespace``."""
+    """Opens planes that share one broker; keywords ``namespace`` and ``streams``."""
     broker, opened = MemoryBroker(), []
 
     async def open_plane(**options: Any) -> RequestPlane:
+        if streams := options.pop("streams", None):
+            options["limits"] = QueueLimits(
+                max_messages=streams.max_messages,
+                max_bytes=streams.max_bytes,
+                idempotency_window=streams.key_window,
+            )
         plane = MemoryRequestPlane(broker, **options)
         await plane.open()
         opened.append(plane)

@@ -27,7 +27,7 @@ class Call:
         tensors: carries the tensors.
         request: all of the request but its inputs.
         inputs: what user code handed over.
-        component_id: the one worker that may take it, or None.
+        posting: how it is posted: keyword arguments of `RequestPlane.post_request`.
         resolve: whether outputs become arrays.
         device: where these go.
         scope: releases unresolved outputs, when it ends.
@@ -35,10 +35,10 @@ class Call:
 
     __slots__ = (
         "_answered",
-        "_component_id",
         "_device",
         "_inputs",
         "_outgoing",
+        "_posting",
         "_request",
         "_requests",
         "_resolve",
@@ -54,7 +54,7 @@ class Call:
         request: InferenceRequest,
         inputs: Mapping[str, Any],
         *,
-        component_id: str | None,
+        posting: Mapping[str, Any],
         resolve: bool,
         device: Device,
         scope: ReferenceScope,
@@ -63,7 +63,7 @@ class Call:
         self._tensors = tensors
         self._request = request
         self._inputs = inputs
-        self._component_id = component_id
+        self._posting = posting
         self._resolve = resolve
         self._device = device
         self._scope = scope
@@ -80,7 +80,7 @@ class Call:
         lease = math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
         self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
         request = self._request.with_inputs(await self._outgoing.put_all(self._inputs, "inputs"))
-        self._stream = await self._requests.post_request(request, component_id=self._component_id)
+        self._stream = await self._requests.post_request(request, **self._posting)
 
     async def next(self) -> Response | None:
         """The next response, None after the last; raises what went wrong."""

@@ -17,6 +17,7 @@ from tridist.icp.data_plane import DataPlane
 from tridist.icp.devices import HOST, Device
 from tridist.icp.limits import DEFAULT_RESPONSE_WINDOW
 from tridist.icp.messages import InferenceRequest, Parameter
+from tridist.icp.queueing import WhenFull
 from tridist.icp.request_plane import RequestPlane
 
 DEFAULT_TIMEOUT = 60.0
@@ -59,6 +60,8 @@ class CallOptions:
     resolve: bool = True
     device: Device | str | int = HOST
     window: int = DEFAULT_RESPONSE_WINDOW
+    idempotency_key: str | None = None
+    when_full: WhenFull = "raise"
 
 
 class Caller:
@@ -90,7 +93,9 @@ class Caller:
                 worker instead of any), ``request_id`` (made up), ``trace_context``, ``resolve`` (True; False gives
                 `RemoteTensor` outputs), ``device`` (where resolved outputs go: ``"cpu"``, ``"cuda:0"``, a GPU's
                 number), ``window`` (32: responses that may be under way and unread, 1 to 65536; a reader that is
-                slower makes the operator wait).
+                slower makes the operator wait), ``idempotency_key`` (posts with the same key run once: the others
+                raise `DuplicateRequestError`), ``when_full`` (``"raise"`` `OverloadedError` at once when the queue is
+                full, or ``"wait"`` for room until the deadline).
 
         Returns:
             Await it for the one answer, or iterate over it; see `PendingResponse` for what that raises.
@@ -114,7 +119,11 @@ class Caller:
             self._tensors,
             _message(operator, options, _deadline(options.timeout, around.deadline), around),
             inputs,
-            component_id=options.component_id,
+            posting={
+                "component_id": options.component_id,
+                "idempotency_key": options.idempotency_key,
+                "when_full": options.when_full,
+            },
             resolve=options.resolve,
             device=Device.parse(options.device),
             scope=ReferenceScope() if around.scope is None else around.scope,

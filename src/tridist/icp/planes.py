@@ -16,7 +16,7 @@ from typing import Any
 
 from tridist.errors import ConfigurationError, TridistError
 from tridist.icp.data_plane import DataPlane
-from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane
+from tridist.icp.memory import MemoryBroker, MemoryDataPlane, MemoryRequestPlane, QueueLimits
 from tridist.icp.messages import InferenceResponse, TensorReference
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
 from tridist.icp.nats.config import check_server_url
@@ -160,9 +160,14 @@ _brokers: dict[str, MemoryBroker] = {}
 
 def _in_memory(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
     broker = _brokers.setdefault(config.url, MemoryBroker())
-    tensors = config.tensors
+    tensors, streams = config.tensors, config.streams
+    limits = QueueLimits(
+        max_messages=streams.max_messages,
+        max_bytes=streams.max_bytes,
+        idempotency_window=streams.key_window,
+    )
     return (
-        MemoryRequestPlane(broker, namespace=config.namespace),
+        MemoryRequestPlane(broker, namespace=config.namespace, limits=limits),
         MemoryDataPlane(inline_threshold=tensors.inline_threshold, lease=tensors.lease),
     )
 

@@ -14,6 +14,7 @@ from tridist.errors import AttemptsExhaustedError, TridistError
 from tridist.icp.client_watch import HeldRequest
 from tridist.icp.dead_letters import DeadLetters
 from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.queueing import WhenFull
 from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
 
@@ -166,6 +167,8 @@ class RequestPlane(ABC):
         *,
         component_id: str | None = None,
         response_handler: ResponseHandler | None = None,
+        idempotency_key: str | None = None,
+        when_full: WhenFull = "raise",
     ) -> ResponseStream:
         """Post a request; return once the server has it for good.
 
@@ -174,6 +177,9 @@ class RequestPlane(ABC):
             component_id: post it to this worker alone; by default any worker of the operator may take it.
             response_handler: called (sync or async) with each response instead of iterating; a failure of this side
                 (deadline, lost connection) reaches it as a final response with an error.
+            idempotency_key: of all posts to this operator version with the same key (1 to 128 printable ASCII
+                characters) within the window, one is taken; a refused one uses up no key.
+            when_full: ``"raise"`` at once when the queue is full, or ``"wait"`` for room until the deadline.
 
         Returns:
             An async iterator over the responses, the final one last. With a handler, only its ``aclose`` is of use.
@@ -184,6 +190,10 @@ class RequestPlane(ABC):
             InvalidNameError: operator, version or component id cannot be part of a subject.
             MessageTooLargeError: the encoded request exceeds `max_payload`; nothing was sent.
             DeadlineExceededError: the deadline has passed already.
+            OverloadedError: the queue is full (or, when asked to wait, still was at the deadline).
+            DuplicateRequestError: a request with this idempotency key was taken before.
+            UnservedError: the operator has no queue yet, and we may not make one.
+            InvalidArgumentError: the idempotency key cannot be one; or a request with this id is still open here.
             ConnectionFailedError: the server did not take the request.
             PlaneClosedError: the plane is closed.
         """

@@ -102,6 +102,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         """Whether the final response or a failure has arrived (it may still wait to be read)."""
         return self._ended
 
+    @property
+    def answered(self) -> bool:
+        """Whether a response has arrived: the request was taken."""
+        return self._attempt > 0
+
     def push(self, response: InferenceResponse, receipt_to: str = "") -> None:
         """Take a response off the wire (called by the plane, on the event loop).
 

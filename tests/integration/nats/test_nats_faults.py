@@ -400,15 +400,6 @@ async def test_a_stream_made_without_time_to_live_still_takes_deadlines(client, 
         assert await one_of(stream)
 
 
-async def test_a_full_queue_refuses_instead_of_dropping(open_plane):
-    plane = await open_plane(streams=StreamConfig(max_messages=2))
-    streams = [await plane.post_request(a_request()) for _ in range(2)]
-    with pytest.raises(ConnectionFailedError, match="maximum messages"):
-        await plane.post_request(a_request())
-    async with serving(plane, "echo"):
-        await asyncio.gather(*(one_of(stream) for stream in streams))
-
-
 async def test_direct_consumers_of_dead_workers_vanish(open_plane, client, js):
     plane = await open_plane(delivery=DeliveryConfig(direct_expiry=1.0))
     await plane.pull_requests("echo")

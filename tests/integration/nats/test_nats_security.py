@@ -23,7 +23,7 @@ from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import NatsConfig, NatsRequestPlane, TlsConfig
-from tridist.icp.nats.headers import header_size, time_to_live
+from tridist.icp.nats.headers import request_headers
 from tridist.icp.subjects import OperatorSubjects, response_inbox
 from tridist.icp.tensor import Tensor
 
@@ -92,7 +92,7 @@ async def test_a_publish_that_is_not_permitted_says_so_at_once():
         with pytest.raises(ConnectionFailedError, match="not permitted"):
             await asyncio.wait_for(plane.post_request(a_request()), SOON)
         assert len(plane._router) == 0
-        assert await plane.queues()
+        assert await plane.queues() == []  # the connection is as good as before
 
 
 async def test_a_server_without_jetstream_is_named_as_the_reason():
@@ -223,25 +223,27 @@ async def test_a_status_question_cannot_make_us_write_to_the_servers_subjects(op
 
 
 @pytest.mark.parametrize("with_deadline", [False, True])
-async def test_the_largest_request_that_fits_fits(with_deadline):
+@pytest.mark.parametrize("with_key", [False, True])
+async def test_the_largest_request_that_fits_fits(with_deadline, with_key):
     async with nats_request_planes(NatsServerConfig(max_payload=100_000)) as open_plane:
         client, worker = await open_plane(), await open_plane()
         assert client.max_payload == 100_000
         deadline = time.time() + 30 if with_deadline else None
-        headers = time_to_live(30) if with_deadline else None
+        headers = request_headers(30 if with_deadline else None, "<k>" if with_key else None)
 
         def sized(count):
             return a_request(inputs={"x": inlined(Tensor.of(np.zeros(count, np.uint8)))}, deadline=deadline)
 
+        key = {"idempotency_key": "k"} if with_key else {}
         probe = sized(90_000)
         inbox = response_inbox(client.namespace, client.component_id)
         overhead = len(encode_request(a_request(inputs=probe.inputs, deadline=deadline, reply_to=inbox))) - 90_000
-        most = 100_000 - overhead - header_size(headers)
+        most = 100_000 - overhead - len(headers)
         with pytest.raises(MessageTooLargeError) as raised:
-            await client.post_request(sized(most + 1))
+            await client.post_request(sized(most + 1), **key)
         assert (raised.value.size, raised.value.limit) == (100_001, 100_000)
         puller = await worker.pull_requests("echo")
-        stream = await client.post_request(sized(most))
+        stream = await client.post_request(sized(most), **key)
         delivery = await asyncio.wait_for(puller.__anext__(), SOON)
         await answer(worker, delivery, outputs={})
         assert await one_of(stream)

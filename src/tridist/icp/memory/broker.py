@@ -9,10 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tridist.errors import DuplicateRequestError, OverloadedError
 from tridist.icp.memory.dead_letters import LetterBox
 from tridist.icp.memory.reports import ReportBoard
 from tridist.icp.messages import ErrorInfo
 from tridist.icp.priorities import HIGH, LOW, NORMAL, PriorityClass, Turns
+from tridist.icp.queueing import IDEMPOTENCY_WINDOW, MAX_BYTES, MAX_MESSAGES
 from tridist.icp.status import QueueStatus, WorkerStatus
 from tridist.icp.subjects import OperatorSubjects
 
@@ -58,6 +60,15 @@ class Taker(Protocol):
         """Receive one."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueLimits:
+    """The bounds of a queue, as in `StreamConfig`."""
+
+    max_messages: int | None = MAX_MESSAGES
+    max_bytes: int | None = MAX_BYTES
+    idempotency_window: float = IDEMPOTENCY_WINDOW
+
+
 @dataclass(slots=True)
 class _Queue:
     shared: dict[PriorityClass, deque[QueuedRequest]] = field(
@@ -68,6 +79,45 @@ class _Queue:
     held: set[QueuedRequest] = field(default_factory=set)
     turns: Turns = field(default_factory=Turns)
     posted: int = 0
+    messages: int = 0
+    size: int = 0
+    keys: dict[str, float] = field(default_factory=dict)
+
+    def admit(self, operator: str, data: bytes, limits: QueueLimits) -> None:
+        """Raise `OverloadedError` unless ``data`` has room."""
+        full = self._full(len(data), limits)
+        if full is not None:
+            self.drop_expired()
+            full = self._full(len(data), limits)
+        if full is not None:
+            raise OverloadedError(operator, *full)
+
+    def _full(self, size: int, limits: QueueLimits) -> tuple[int, int, str] | None:
+        if limits.max_messages is not None and self.messages >= limits.max_messages:
+            return self.messages, limits.max_messages, "requests"
+        if limits.max_bytes is not None and self.size + size > limits.max_bytes:
+            return self.size, limits.max_bytes, "bytes"
+        return None
+
+    def is_known(self, key: str) -> bool:
+        """Whether an idempotency key was used; those whose window has passed are forgotten."""
+        now = time.monotonic()
+        while self.keys and (oldest := next(iter(self.keys.items())))[1] <= now:  # the oldest comes first
+            del self.keys[oldest[0]]
+        return key in self.keys
+
+    def add(self, queued: QueuedRequest) -> None:
+        """A new request comes last."""
+        self.messages += 1
+        self.posted += 1
+        queued.sequence = self.posted
+        self.size += len(queued.data)
+        self.of(queued).append(queued)
+
+    def forget(self, queued: QueuedRequest) -> None:
+        """A request is gone for good."""
+        self.messages -= 1
+        self.size -= len(queued.data)
 
     def of(self, queued: QueuedRequest) -> deque[QueuedRequest]:
         """Where the request waits."""
@@ -89,9 +139,18 @@ class _Queue:
     def drop_expired(self) -> None:
         """Forget what nobody waits for any more, and the queues of workers for which nothing waits."""
         for priority, shared in self.shared.items():
-            self.shared[priority] = deque(queued for queued in shared if not queued.expired())
-        kept = {owner: [queued for queued in direct if not queued.expired()] for owner, direct in self.direct.items()}
-        self.direct = {owner: deque(direct) for owner, direct in kept.items() if direct}
+            self.shared[priority] = self._unexpired(shared)
+        kept = {owner: self._unexpired(direct) for owner, direct in self.direct.items()}
+        self.direct = {owner: direct for owner, direct in kept.items() if direct}
+
+    def _unexpired(self, waiting: deque[QueuedRequest]) -> deque[QueuedRequest]:
+        kept: deque[QueuedRequest] = deque()
+        for queued in waiting:
+            if queued.expired():
+                self.forget(queued)
+            else:
+                kept.append(queued)
+        return kept
 
 
 class MemoryBroker:
@@ -111,21 +170,27 @@ class MemoryBroker:
     def post(
         self,
         subjects: OperatorSubjects,
-        data: bytes,
-        component_id: str | None,
-        deadline: float | None = None,
-        priority: PriorityClass = NORMAL,
-    ) -> QueuedRequest:
-        """Queue a request."""
+        queued: QueuedRequest,
+        limits: QueueLimits,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Queue a request.
+
+        Raises:
+            OverloadedError: the queue is full.
+            DuplicateRequestError: the key was used before.
+        """
         queue = self._queue(subjects)
-        queue.posted += 1
-        queued = QueuedRequest(data, component_id, deadline, priority, sequence=queue.posted)
+        if idempotency_key is not None and queue.is_known(idempotency_key):
+            raise DuplicateRequestError(subjects.operator, idempotency_key)
         target = queue.of(queued)
         while target and target[0].expired():  # those without a taker would stay for ever; the oldest are in front
-            target.popleft()
-        target.append(queued)
+            queue.forget(target.popleft())
+        queue.admit(subjects.operator, queued.data, limits)
+        if idempotency_key is not None:  # a refused request uses up no key
+            queue.keys[idempotency_key] = time.monotonic() + limits.idempotency_window
+        queue.add(queued)
         self.dispatch(subjects)
-        return queued
 
     def attach(self, subjects: OperatorSubjects, taker: Taker) -> None:
         """A puller starts."""
@@ -150,20 +215,27 @@ class MemoryBroker:
 
     def settle(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """A request is done with."""
-        self._queue(subjects).held.discard(queued)
+        queue = self._queue(subjects)
+        if queued in queue.held:
+            queue.held.discard(queued)
+            queue.forget(queued)
         self.dispatch(subjects)
 
     def withdraw(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """A request was left: nobody gets it any more."""
         queued.withdrawn = True
+        queue = self._queue(subjects)
         with suppress(ValueError):  # a worker has it
-            self._queue(subjects).of(queued).remove(queued)
+            queue.of(queued).remove(queued)
+            queue.forget(queued)
 
     def requeue(self, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """A request was given back: it goes to the front, for it has waited longest."""
         queue = self._queue(subjects)
         queue.held.discard(queued)
-        if not queued.withdrawn:
+        if queued.withdrawn:
+            queue.forget(queued)
+        else:
             queue.of(queued).appendleft(queued)
         self.dispatch(subjects)
 
@@ -172,7 +244,8 @@ class MemoryBroker:
         queue = self._queue(subjects)
         if queued in queue.held:
             return "running"
-        return "queued" if queue.takers else "unserved"
+        takers = (taker for taker in queue.takers if queued.component_id in (None, taker.component_id))
+        return "queued" if any(takers) else "unserved"
 
     def queues(self, namespace: str) -> list[QueueStatus]:
         """Every queue of a namespace."""

@@ -19,11 +19,12 @@ from tridist.errors import (
 )
 from tridist.icp.client_watch import ClientWatch, completes_receipt
 from tridist.icp.codec import decode_response, encode_request, encode_response
-from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.memory.broker import MemoryBroker, QueuedRequest, QueueLimits
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.memory.puller import MemoryPuller
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import PriorityClass
+from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full, wait_for_room
 from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -46,10 +47,16 @@ class MemoryRequestPlane(RequestPlane):
         broker: what connects the planes of this process.
         namespace: as in `RequestPlane`.
         max_payload: the largest message in bytes.
+        limits: the bounds of the queues that this plane posts to.
     """
 
     def __init__(
-        self, broker: MemoryBroker, *, namespace: str = "default", max_payload: int = DEFAULT_MAX_PAYLOAD
+        self,
+        broker: MemoryBroker,
+        *,
+        namespace: str = "default",
+        max_payload: int = DEFAULT_MAX_PAYLOAD,
+        limits: QueueLimits | None = None,
     ) -> None:
         self.component_id = uuid.uuid4().hex
         self.namespace = check_name("namespace", namespace)
@@ -57,6 +64,7 @@ class MemoryRequestPlane(RequestPlane):
         self._broker = broker
         self._max_payload = max_payload
         self._dead_letters = MemoryDeadLetters(broker.letters(namespace), max_payload)
+        self._limits = limits or QueueLimits()
         self._router = ResponseRouter(self._dropped)
         self._router.on_left = self._leave
         self._router.on_read = self._acknowledge
@@ -114,6 +122,8 @@ class MemoryRequestPlane(RequestPlane):
         *,
         component_id: str | None = None,
         response_handler: ResponseHandler | None = None,
+        idempotency_key: str | None = None,
+        when_full: WhenFull = "raise",
     ) -> ResponseStream:
         self._check_open()
         posted = replace(request, reply_to=self._inbox)
@@ -121,14 +131,20 @@ class MemoryRequestPlane(RequestPlane):
         subjects = OperatorSubjects(self.namespace, request.operator, request.version)
         if component_id is not None:
             check_name("component_id", component_id)
+        if idempotency_key is not None:
+            check_idempotency_key(idempotency_key)
+        check_when_full(when_full)
         if has_expired(request):
-            raise DeadlineExceededError(request.id, request.operator, "queued")
+            raise DeadlineExceededError(request.id, request.operator, "queued", component_id)
         self._check_size(data)
-        priority = PriorityClass.of(request.priority)
-        queued: list[QueuedRequest] = []
+        queued = QueuedRequest(data, component_id, request.deadline, PriorityClass.of(request.priority))
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
-        queued.append(self._broker.post(subjects, data, component_id, request.deadline, priority))
-        self._remember(stream, subjects, queued[0])
+        try:
+            await self._post(subjects, queued, idempotency_key, when_full, posted.remaining)
+        except BaseException:
+            stream.discard()
+            raise
+        self._remember(stream, subjects, queued)
         if response_handler is not None:
             self._handle(stream, response_handler)
         return stream
@@ -181,11 +197,25 @@ class MemoryRequestPlane(RequestPlane):
         self._check_open()
         return self._broker.queues(self.namespace)
 
+    async def _post(
+        self,
+        subjects: OperatorSubjects,
+        queued: QueuedRequest,
+        idempotency_key: str | None,
+        when_full: WhenFull,
+        remaining: Callable[[], float | None],
+    ) -> None:
+        async def post() -> None:
+            self._check_open()  # it may have been closed while we waited for room
+            self._broker.post(subjects, queued, self._limits, idempotency_key)
+
+        await (wait_for_room(post, remaining) if when_full == "wait" else post())
+
     def _late(
-        self, request: InferenceRequest, subjects: OperatorSubjects, queued: list[QueuedRequest]
+        self, request: InferenceRequest, subjects: OperatorSubjects, queued: QueuedRequest
     ) -> DeadlineExceededError:
-        stage = self._broker.stage(subjects, queued[0]) if queued else "queued"
-        return DeadlineExceededError(request.id, request.operator, stage)
+        stage = self._broker.stage(subjects, queued)
+        return DeadlineExceededError(request.id, request.operator, stage, queued.component_id)
 
     def _remember(self, stream: ResponseStream, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """Note where a request went, for as long as it is open."""

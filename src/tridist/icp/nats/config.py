@@ -10,9 +10,11 @@ from urllib.parse import SplitResult, urlsplit
 
 from tridist.errors import ConfigurationError
 from tridist.icp.client_watch import DEFAULT_GRACE
+from tridist.icp.queueing import IDEMPOTENCY_WINDOW, MAX_BYTES, MAX_MESSAGES
 from tridist.icp.subjects import check_name
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
+_SHORTEST_WINDOW = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +128,13 @@ class StreamConfig:
         replicas: servers of a cluster that hold each request; 1 because a single server has no more.
         max_age: seconds after which a request without a deadline leaves the queue unserved; 0 means never. A day:
             no client waits longer, and those that died leave something behind.
-        max_bytes: bytes of all requests of one operator version; None leaves it to the server's own limits.
-        max_messages: requests of one operator version; None means any number.
+        max_bytes: bytes of all requests of one operator version; None leaves it to the server's own limits. The server
+            reserves them: the sum over all streams stays within its storage limit (three quarters of what is free on
+            its disk, unless it is told otherwise). Where that much is not left any more, a stream is made without this
+            bound: it shares what is free, and ``max_messages`` still holds.
+        max_messages: requests of one operator version, waiting or running; None means any number.
+        idempotency_window: seconds that an idempotency key is remembered, from 0.1 to ``max_age``; None means
+            120 (JetStream's own default), or ``max_age`` where that is less.
         dead_letter_age: seconds that a request is kept that was given up; 0 means for ever. A week: somebody looks
             after a long weekend.
         dead_letter_bytes: bytes of all dead letters of a namespace; the oldest make room for new ones.
@@ -138,12 +145,24 @@ class StreamConfig:
     storage: Literal["file", "memory"] = "file"
     replicas: int = 1
     max_age: float = 24 * 3600.0
-    max_bytes: int | None = None
-    max_messages: int | None = None
+    max_bytes: int | None = MAX_BYTES
+    max_messages: int | None = MAX_MESSAGES
+    idempotency_window: float | None = None
     dead_letter_age: float = 7 * 24 * 3600.0
     dead_letter_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
+        for name in ("max_bytes", "max_messages"):
+            if getattr(self, name) is not None:
+                _check_positive(name, getattr(self, name))
+        if self.key_window < _SHORTEST_WINDOW:
+            raise ConfigurationError(
+                "idempotency_window", self.key_window, f"must be at least {_SHORTEST_WINDOW} (JetStream's limit)"
+            )
+        if 0 < self.max_age < self.key_window:
+            raise ConfigurationError(
+                "idempotency_window", self.key_window, f"must be at most max_age ({self.max_age:g})"
+            )
         if self.storage not in ("file", "memory"):
             raise ConfigurationError("storage", self.storage, "is neither 'file' nor 'memory'")
         if not 1 <= self.replicas <= 5:  # noqa: PLR2004 (JetStream's own limit)
@@ -152,6 +171,13 @@ class StreamConfig:
             raise ConfigurationError("dead_letter_age", self.dead_letter_age, "must be a number of seconds from 0")
         if not self.dead_letter_bytes > 0:
             raise ConfigurationError("dead_letter_bytes", self.dead_letter_bytes, "must be greater than 0")
+
+    @property
+    def key_window(self) -> float:
+        """Seconds that an idempotency key is remembered."""
+        if self.idempotency_window is not None:
+            return self.idempotency_window
+        return min(IDEMPOTENCY_WINDOW, self.max_age) if self.max_age > 0 else IDEMPOTENCY_WINDOW
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
+from nats.protocol.command import hpub_cmd, pub_cmd
 from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
@@ -55,6 +56,18 @@ class _DirectClient(Client):
             handler(Message(subject.decode(), reply.decode(), data, headers or b""))
         except Exception:  # noqa: BLE001 (whatever it is, it must not end nats-py's read loop)
             _log.exception("a message on %r could not be handled", subject)
+
+    @override
+    async def _send_publish(self, subject: str, reply: str, payload: bytes, payload_size: int, headers: Any) -> None:
+        """As nats-py's, but with the header block as bytes: to build and check it there takes 5 µs a request."""
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += payload_size
+        if headers:
+            await self._send_command(hpub_cmd(subject, reply, headers, payload))
+        else:
+            await self._send_command(pub_cmd(subject, reply, payload))
+        if self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
 
 class NatsConnection:
@@ -136,10 +149,12 @@ class NatsConnection:
         payload: bytes = b"",
         *,
         reply: str = "",
-        headers: dict[str, str] | None = None,
+        headers: bytes = b"",
         patience: float | None = None,
     ) -> None:
         """Publish; wait ``patience`` seconds (None: the configuration's) for a connection that is being restored.
+
+        ``headers`` is a whole header block, from ``NATS/1.0`` to its empty line.
 
         Raises:
             ConnectionFailedError: there is no connection.
@@ -148,7 +163,7 @@ class NatsConnection:
         if not self.connected:
             await self._await_connection(patience)
         try:
-            await self._client.publish(subject, payload, reply, headers)
+            await self._client.publish(subject, payload, reply, headers)  # type: ignore[arg-type]  # our own _send_publish
         except (nats.errors.Error, OSError) as error:
             raise self._gone or self.failure(_describe(error)) from error
 

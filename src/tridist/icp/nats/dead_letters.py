@@ -12,11 +12,11 @@ from tridist.errors import DeadLetterNotFoundError, InvalidArgumentError, Invali
 from tridist.icp import subjects
 from tridist.icp.dead_letters import DeadLetter, DeadLetters, check_limit, decode_letter, encode_letter, unreadable
 from tridist.icp.nats.config import StreamConfig
-from tridist.icp.nats.headers import NO_RESPONDERS, block_size
+from tridist.icp.nats.headers import NO_RESPONDERS, request_headers
 from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.streams import create_stream
 
 _NANOSECONDS = 1_000_000_000
-_STREAM_EXISTS = 10058
 _NOT_FOUND = (10037, 10057, 10059, 10043)  # message, message to delete, stream, sequence
 _DAY = 24 * 3600.0
 _MAX_SEQUENCE = 2**63 - 1
@@ -46,8 +46,8 @@ class NatsDeadLetters(DeadLetters):
             PlaneClosedError: the plane was closed meanwhile.
         """
         subject = subjects.dead_letters(self._namespace, letter.operator, letter.version)
-        headers = {"Nats-Msg-Id": message_id}
-        data = encode_letter(letter, self._jetstream.connection.max_payload - block_size(headers))
+        headers = request_headers(None, message_id)
+        data = encode_letter(letter, self._jetstream.connection.max_payload - len(headers))
         try:
             await self._jetstream.publish(subject, data, headers=headers)
         except RefusedError as error:
@@ -137,11 +137,7 @@ class NatsDeadLetters(DeadLetters):
             "max_bytes": config.dead_letter_bytes,
             "duplicate_window": int(window * _NANOSECONDS),
         }
-        try:
-            await self._jetstream.call(f"STREAM.CREATE.{self._stream}", body)
-        except RefusedError as error:
-            if error.server_code != _STREAM_EXISTS:  # there with another configuration: that is its owner's choice
-                raise
+        await create_stream(self._jetstream, body)
 
 
 def _checked(number: object, least: int) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 _VERSION = b"NATS/1.0"
 _PENDING = b"nats-pending-messages"
-_FRAME = len("NATS/1.0\r\n\r\n")
-_TTL_FRAME = _FRAME + len("Nats-TTL: \r\n")
 _ACK_TOKENS = 9
 _ACK_TOKENS_WITH_DOMAIN = 11
 
@@ -83,22 +82,28 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
     return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at)
 
 
-def time_to_live(remaining: float) -> dict[str, str]:
-    """The header that lets a message leave its stream by itself, a little after ``remaining`` seconds.
+def request_headers(remaining: float | None, message_id: str | None = None) -> bytes:
+    """The header block of a request; empty when it needs none. The server counts it as payload.
 
-    The server counts whole seconds, from 1. The second on top keeps the worker's own look at the deadline first.
+    Args:
+        remaining: seconds after which, a little later, the message leaves its stream by itself; None for never.
+        message_id: the server takes one message with this id within the stream's window; ASCII.
     """
-    return {"Nats-TTL": str(max(math.ceil(remaining), 0) + 1)}
+    seconds = None if remaining is None else max(math.ceil(remaining), 0) + 1
+    return _time_to_live(seconds) if message_id is None else _block(seconds, message_id)
 
 
-def header_size(headers: dict[str, str] | None) -> int:
-    """Bytes that `time_to_live` adds to a message; the server counts them as payload."""
-    return 0 if headers is None else _TTL_FRAME + len(headers["Nats-TTL"])
+def _block(seconds: int | None, message_id: str | None) -> bytes:
+    # The server counts whole seconds, from 1. The second on top keeps the worker's own look at the deadline first.
+    lines = [] if seconds is None else [f"Nats-TTL: {seconds}\r\n"]
+    if message_id is not None:
+        lines.append(f"Nats-Msg-Id: {message_id}\r\n")
+    return f"NATS/1.0\r\n{''.join(lines)}\r\n".encode("ascii") if lines else b""
 
 
-def block_size(headers: dict[str, str]) -> int:
-    """Bytes that any headers add to a message."""
-    return _FRAME + sum(len(f"{name}: {value}\r\n".encode()) for name, value in headers.items())
+@functools.lru_cache(maxsize=1024)  # most requests of a program allow about the same time
+def _time_to_live(seconds: int | None) -> bytes:
+    return _block(seconds, None)
 
 
 def _pending(lines: list[bytes]) -> int | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tridist.errors import PlaneError
 from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.shared import SharedQuestions
 from tridist.icp.nats.streams import ConsumerKey
 from tridist.icp.status import QueueStatus
 from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects, parse_stream
@@ -41,14 +40,14 @@ class StageFinder:
 
     def __init__(self, jetstream: JetStream) -> None:
         self._jetstream = jetstream
-        self._asked: dict[OperatorSubjects, asyncio.Task[dict[str, _Consumer]]] = {}
+        self._questions: SharedQuestions[OperatorSubjects, dict[str, _Consumer]] = SharedQuestions(self._consumers)
 
     async def stage(self, key: ConsumerKey, sequence: int | None) -> str:
         """Where the request is that went to ``key`` as number ``sequence``: a stage of `DeadlineExceededError`."""
         if sequence is None:
             return "unknown"
         try:
-            consumers = await asyncio.shield(self._ask(key.subjects))
+            consumers = await self._questions.ask(key.subjects)
         except RefusedError as error:
             return "unserved" if error.server_code in _NOT_FOUND else "unknown"
         except PlaneError:
@@ -57,22 +56,7 @@ class StageFinder:
 
     async def close(self) -> None:
         """End the questions that are on their way."""
-        tasks = list(self._asked.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _ask(self, subjects: OperatorSubjects) -> asyncio.Task[dict[str, _Consumer]]:
-        task = self._asked.get(subjects)
-        if task is None:
-            task = self._asked[subjects] = asyncio.get_running_loop().create_task(self._consumers(subjects))
-            task.add_done_callback(functools.partial(self._answered, subjects))
-        return task
-
-    def _answered(self, subjects: OperatorSubjects, task: asyncio.Task[dict[str, _Consumer]]) -> None:
-        self._asked.pop(subjects, None)
-        if not task.cancelled():
-            task.exception()  # whoever asked may have gone: nothing to complain about
+        await self._questions.close()
 
     async def _consumers(self, subjects: OperatorSubjects) -> dict[str, _Consumer]:
         return {found.name: found async for found in _consumers(self._jetstream, subjects, timeout=_STAGE_SECONDS)}

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nats.nuid import NUID
 
@@ -37,25 +37,40 @@ class RefusedError(ConnectionFailedError):
 
 
 class DeniedError(ConnectionFailedError):
-    """Our account may not publish on the subject."""
+    """The server does not let us publish there: our user has no right to."""
+
+
+class PublishAck(NamedTuple):
+    """The server has a message.
+
+    Attributes:
+        sequence: its number in the stream.
+        duplicate: a message with this id was there before; ``sequence`` is that one's, and ours was dropped.
+        repeated: ours was sent more than once, so that the one before may be ours as well.
+    """
+
+    sequence: int
+    duplicate: bool
+    repeated: bool
 
 
 @dataclass(slots=True)
 class _Question:
     subject: str
     payload: bytes
-    headers: dict[str, str] | None
+    headers: bytes
     reply: str
     answer: asyncio.Future[Message]
     seconds: float
     give_up: float | None = None
+    repeated: bool = False
 
 
 class JetStream:
     """Asks the server; any number of questions at once share one inbox.
 
     A question that the server did not answer before the connection was lost is asked again on the new one: what it
-    does is idempotent, or (a publish) at least once.
+    does is idempotent, or (a publish without an id) at least once.
     """
 
     def __init__(self, connection: NatsConnection, tasks: OwnedTasks) -> None:
@@ -77,18 +92,29 @@ class JetStream:
         subject: str,
         payload: bytes = b"",
         *,
-        headers: dict[str, str] | None = None,
+        headers: bytes = b"",
         timeout: float | None = None,
-        late: Callable[[Message], None] | None = None,
     ) -> Message:
-        """Publish and wait for the reply; if the wait is cancelled, ``late`` is called with a reply that still comes.
+        """Publish and wait for the reply.
 
         Raises:
             RefusedError: nothing listens on the subject.
-            ConnectionFailedError: no reply came within ``timeout`` seconds, or we may not publish there. A ``timeout``
-                also bounds the wait for a lost connection.
+            DeniedError: we may not publish there.
+            ConnectionFailedError: no reply came within ``timeout`` seconds. A ``timeout`` also bounds the wait for a
+                lost connection.
             PlaneClosedError: the plane was closed meanwhile.
         """
+        return (await self._ask(subject, payload, headers, timeout))[0]
+
+    async def _ask(
+        self,
+        subject: str,
+        payload: bytes,
+        headers: bytes,
+        timeout: float | None,
+        late: Callable[[Message], None] | None = None,
+    ) -> tuple[Message, bool]:
+        """The reply, and whether the question was sent more than once; see `publish` for ``late``."""
         loop = asyncio.get_running_loop()
         seconds = self.connection.config.reply_timeout if timeout is None else timeout
         token = str(next(self._tokens))
@@ -101,7 +127,7 @@ class JetStream:
         try:
             await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
             question.give_up = loop.time() + seconds
-            return await answer
+            return await answer, question.repeated
         except asyncio.CancelledError:
             if late is not None and question.give_up is not None:
                 self._outlive(question, late)
@@ -117,23 +143,27 @@ class JetStream:
         subject: str,
         payload: bytes,
         *,
-        headers: dict[str, str] | None = None,
+        headers: bytes = b"",
         timeout: float | None = None,
         late: Callable[[Message], None] | None = None,
-    ) -> int:
-        """Publish to a stream; return the message's sequence number there once the server has it.
+    ) -> PublishAck:
+        """Publish to a stream; return once the server has the message.
 
         ``late`` is called with the ack if that comes after this call was cancelled; `acked_sequence` reads it.
 
         Raises:
             RefusedError: the server did not take it.
+            DeniedError: we may not publish there.
             ConnectionFailedError: it did not answer.
             PlaneClosedError: the plane was closed meanwhile.
         """
-        message = await self.ask(subject, payload, headers=headers, timeout=timeout, late=late)
-        if b'"error"' not in message.data and (sequence := _SEQUENCE.search(message.data)):
-            return int(sequence[1])  # every request passes here: a JSON parser would cost it more than the router does
-        return int(self._read(message).get("seq", 0))
+        message, repeated = await self._ask(subject, payload, headers, timeout, late)
+        data = message.data
+        if b'"error"' not in data and b'"duplicate"' not in data and (sequence := _SEQUENCE.search(data)):
+            # Every request passes here: a JSON parser would cost it more than the router does.
+            return PublishAck(int(sequence[1]), duplicate=False, repeated=repeated)
+        ack = self._read(message)
+        return PublishAck(int(ack.get("seq", 0)), bool(ack.get("duplicate")), repeated)
 
     async def call(
         self, endpoint: str, body: Mapping[str, object] | None = None, *, timeout: float | None = None
@@ -218,6 +248,7 @@ class JetStream:
     def _ask_again(self) -> None:
         for question in self._questions.values():
             if question.give_up is not None and not question.answer.done():
+                question.repeated = True
                 self._tasks.spawn(self._send_again(question))
 
     async def _send_again(self, question: _Question) -> None:

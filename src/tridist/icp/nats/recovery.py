@@ -8,15 +8,15 @@ stream was settled, and its answer went nowhere: it is posted again, and runs ag
 from __future__ import annotations
 
 import asyncio
-import base64
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from tridist.errors import PlaneError
-from tridist.icp.codec import salvage_reply
-from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.errors import PlaneError, TridistError
+from tridist.icp.nats.jetstream import JetStream
+from tridist.icp.nats.stored import find_stored
 from tridist.icp.nats.streams import ConsumerKey
+from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.request_plane import has_expired
 from tridist.icp.response_stream import ResponseStream
 
@@ -24,7 +24,6 @@ _log = logging.getLogger(__name__)
 _ROUNDS = (0.2, 1.0, 3.0)
 """Seconds before each look: a worker that came back before us may answer while our subscription is on its way."""
 _AT_ONCE = 64
-_NOT_FOUND = (10037, 10059)  # message, stream
 
 
 @dataclass(slots=True)
@@ -49,11 +48,15 @@ class Recovery:
 
     Args:
         jetstream: the server.
+        tasks: where posting anew runs.
         post_again: posts a request anew; returns its new number.
     """
 
-    def __init__(self, jetstream: JetStream, post_again: Callable[[Receipt], Awaitable[int]]) -> None:
+    def __init__(
+        self, jetstream: JetStream, tasks: OwnedTasks, post_again: Callable[[Receipt], Awaitable[int]]
+    ) -> None:
         self._jetstream = jetstream
+        self._tasks = tasks
         self._post_again = post_again
         self._receipts: dict[str, Receipt] = {}
 
@@ -86,10 +89,21 @@ class Recovery:
             if _waits(receipt) and receipt.stream is not None:
                 _log.info("%s: posting a request again whose answer was lost", receipt.key.subjects.stream)
                 receipt.stream.restart()
-                receipt.sequence = await self._post_again(receipt)
-                receipt.connection = self._jetstream.connection.reconnections
+                self._tasks.spawn(self._repost(receipt))  # apart: it may have to wait for room in its queue
         except PlaneError as error:
             _log.warning("a request could not be recovered: %s", error)
+
+    async def _repost(self, receipt: Receipt) -> None:
+        before, receipt.sequence = receipt.sequence, None  # a later look, or one after another loss, passes it by
+        try:
+            receipt.sequence = await self._post_again(receipt)
+            receipt.connection = self._jetstream.connection.reconnections
+        except PlaneError as error:
+            receipt.sequence = before
+            _log.warning("a request could not be recovered: %s", error)
+        except TridistError as error:  # its queue was full to the end: the request had been accepted, so say so
+            if receipt.stream is not None:
+                receipt.stream.fail(error)
 
     async def is_there(self, receipt: Receipt) -> bool:
         """Whether the stream still holds the request (a stream in memory counts from 1 again after a restart).
@@ -97,15 +111,8 @@ class Recovery:
         Raises:
             ConnectionFailedError: the server refused or did not answer.
         """
-        name, request_id = receipt.key.subjects.stream, receipt.stream and receipt.stream.request.id
-        try:
-            found = await self._jetstream.call(f"STREAM.MSG.GET.{name}", {"seq": receipt.sequence})
-        except RefusedError as error:
-            if error.server_code in _NOT_FOUND:
-                return False
-            raise
-        request = salvage_reply(base64.b64decode(found["message"].get("data", "")))
-        return request is not None and request[0] == request_id
+        stored = await find_stored(self._jetstream, receipt.key.subjects, receipt.sequence)
+        return stored is not None and receipt.stream is not None and stored[0] == receipt.stream.request.id
 
 
 def _open(receipt: Receipt) -> bool:

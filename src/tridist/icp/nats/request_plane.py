@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from typing_extensions import override
 
 from tridist.errors import (
-    ConnectionFailedError,
     DeadlineExceededError,
     InvalidArgumentError,
     InvalidMessageError,
@@ -29,16 +28,17 @@ from tridist.icp.nats import inspection
 from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig
 from tridist.icp.nats.connection import Message, NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
-from tridist.icp.nats.headers import NO_RESPONDERS, header_size, time_to_live
 from tridist.icp.nats.intake import is_inbox
-from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.jetstream import JetStream
 from tridist.icp.nats.leaving import Leaving
+from tridist.icp.nats.posting import NOT_TAKEN, Poster, Posting
 from tridist.icp.nats.puller import NatsPuller
 from tridist.icp.nats.recovery import Receipt, Recovery
 from tridist.icp.nats.status import StatusExchange
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.watching import Watching
+from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
 from tridist.icp.request_plane import RequestPlane, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -47,8 +47,6 @@ from tridist.icp.subjects import OperatorSubjects, check_name, is_worker_report,
 _log = logging.getLogger(__name__)
 _NAME = "request plane"
 _HANDLER_SECONDS = 1.0
-_NO_TTL = 10166
-"""The server's ``err_code`` for a message with a TTL in a stream that was made without."""
 
 
 class NatsRequestPlane(RequestPlane):
@@ -102,8 +100,9 @@ class NatsRequestPlane(RequestPlane):
         self._jetstream = JetStream(self._connection, self._tasks)
         self._streams = Streams(self._jetstream, self._stream_config, self._delivery_config)
         self._dead_letters = NatsDeadLetters(self._jetstream, self.namespace, self._stream_config)
+        self._poster = Poster(self._streams)
         self._stages = inspection.StageFinder(self._jetstream)
-        self._recovery = Recovery(self._jetstream, self._post_again)
+        self._recovery = Recovery(self._jetstream, self._tasks, self._post_again)
         self._status = StatusExchange(self._connection, self.namespace)
         who = (self._connection, self.namespace, self.component_id)
         self._leaving = Leaving(*who, router=self._router, recovery=self._recovery, tasks=self._tasks)
@@ -148,26 +147,28 @@ class NatsRequestPlane(RequestPlane):
         *,
         component_id: str | None = None,
         response_handler: ResponseHandler | None = None,
+        idempotency_key: str | None = None,
+        when_full: WhenFull = "raise",
     ) -> ResponseStream:
         self._check_open()
         posted = replace(request, reply_to=self._inbox)
         data = encode_request(posted)  # first of all: it looks at every field's type
         key = ConsumerKey(self._subjects(request.operator, request.version), component_id)
-        remaining = request.remaining()
-        if remaining is not None and remaining <= 0:
-            raise DeadlineExceededError(request.id, request.operator, "queued")
-        headers = None if remaining is None else time_to_live(remaining)
-        self._check_size(len(data) + header_size(headers))
+        if idempotency_key is not None:
+            check_idempotency_key(idempotency_key)
+        posting = Posting(posted, data, key, idempotency_key, when_full=check_when_full(when_full))
+        if has_expired(request):
+            raise DeadlineExceededError(request.id, request.operator, "queued", component_id)
+        self._check_size(posting.size)
         receipt = Receipt(key)
         # Before the request goes out: its answer may be here before the server's ack is.
         stream = self._router.open(posted, functools.partial(self._on_deadline, receipt))
-        receipt.stream = stream
+        receipt.stream = posting.stream = stream
+        posting.late = functools.partial(self._leave_late, receipt)
         self._recovery.watch(receipt, posted.id, len(self._router))
         try:
-            receipt.sequence = await self._publish(
-                posted, key, data, headers, functools.partial(self._leave_late, receipt)
-            )
-        except RefusedError:
+            receipt.sequence = await self._poster.post(posting)
+        except NOT_TAKEN:
             stream.discard()
             raise
         except BaseException:
@@ -228,44 +229,15 @@ class NatsRequestPlane(RequestPlane):
         self._check_open()
         return await inspection.queues(self._jetstream, self.namespace)
 
-    async def _publish(
-        self,
-        request: InferenceRequest,
-        key: ConsumerKey,
-        data: bytes,
-        headers: dict[str, str] | None,
-        late: Callable[[Message], None] | None = None,
-    ) -> int:
-        """Publish; make the stream if it is missing (it is asked for once, and may be deleted later)."""
-        subjects, subject = key.subjects, key.subject
-        remaining = request.remaining()
-        timeout = self.config.reply_timeout
-        limit = None if remaining is None else min(timeout, max(remaining, 0.0))
-        try:
-            await self._streams.ensure(subjects)
-            try:
-                return await self._jetstream.publish(subject, data, headers=headers, timeout=limit, late=late)
-            except RefusedError as error:
-                if error.server_code == NO_RESPONDERS:
-                    self._streams.forget(subjects)
-                    await self._streams.ensure(subjects)
-                elif error.server_code == _NO_TTL:
-                    headers = None
-                else:
-                    raise
-            return await self._jetstream.publish(subject, data, headers=headers, timeout=limit, late=late)
-        except ConnectionFailedError as error:
-            if has_expired(request):
-                raise DeadlineExceededError(request.id, request.operator, "unknown") from error
-            raise
-
     async def _post_again(self, receipt: Receipt) -> int:
         if receipt.stream is None:
             raise PlaneError("a request without a stream cannot be posted again")
         request = receipt.stream.request
-        remaining = request.remaining()
-        headers = None if remaining is None else time_to_live(remaining)
-        return await self._publish(request, receipt.key, encode_request(request), headers)
+        # Not with its sender's key, which its own first post has used up. It was accepted once, so it waits for room.
+        again = f"again-{uuid.uuid4().hex}"
+        return await self._poster.post(
+            Posting(request, encode_request(request), receipt.key, message_id=again, when_full="wait")
+        )
 
     def _leave_late(self, receipt: Receipt, ack: Message) -> None:
         """The server's ack for a request that was left while it was posted: now it can be taken out of its queue."""
@@ -280,7 +252,7 @@ class NatsRequestPlane(RequestPlane):
     async def _fail_late(self, receipt: Receipt, stream: ResponseStream) -> None:
         request = stream.request
         where = await self._stages.stage(receipt.key, receipt.sequence)
-        stream.fail(DeadlineExceededError(request.id, request.operator, where))
+        stream.fail(DeadlineExceededError(request.id, request.operator, where, receipt.key.component_id))
 
     def _receive(self, message: Message) -> None:
         try:
@@ -310,6 +282,7 @@ class NatsRequestPlane(RequestPlane):
             await self._leaving.report()
         await self._tasks.end()
         await self._stages.close()
+        await self._poster.close()
         await self._connection.close(flush=flush)
 
     def _close_streams(self, error: TridistError, *, flush: bool) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,11 @@ from tridist.icp.nats.config import DeliveryConfig, StreamConfig
 from tridist.icp.nats.jetstream import JetStream, RefusedError
 from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects
 
+_log = logging.getLogger(__name__)
 _NANOSECONDS = 1_000_000_000
 _STREAM_EXISTS = 10058
+_STREAM_MISSING = 10059
+_NO_RESERVE = (10028, 10047)  # memory, storage
 _CONSUMER_EXISTS = (10013, 10148)
 _MAX_WAITING = 16_384
 """Pull requests that may wait at one consumer. The default of 512 is less than the workers of a large operator."""
@@ -52,6 +57,7 @@ class Streams:
         self.delivery = delivery
         self._config = streams
         self._known: set[OperatorSubjects] = set()
+        self._making = asyncio.Lock()
 
     async def ensure(self, subjects: OperatorSubjects) -> None:
         """Make the operator's stream unless it is known to exist.
@@ -61,11 +67,8 @@ class Streams:
         """
         if subjects in self._known:
             return
-        try:
-            await self.jetstream.call(f"STREAM.CREATE.{subjects.stream}", self._stream(subjects))
-        except RefusedError as error:
-            if error.server_code != _STREAM_EXISTS:  # there with another configuration: that is its owner's choice
-                raise
+        async with self._making:  # nats-server 2.15 reserves more than it has for those that ask at once
+            await create_stream(self.jetstream, self._stream(subjects))
         self._known.add(subjects)
 
     def forget(self, subjects: OperatorSubjects) -> None:
@@ -104,6 +107,7 @@ class Streams:
             "max_age": _nanoseconds(config.max_age),
             "max_bytes": -1 if config.max_bytes is None else config.max_bytes,
             "max_msgs": -1 if config.max_messages is None else config.max_messages,
+            "duplicate_window": _nanoseconds(config.key_window),
             "allow_msg_ttl": True,
         }
 
@@ -124,6 +128,47 @@ class Streams:
         if key.component_id is not None:
             config["inactive_threshold"] = _nanoseconds(self.delivery.direct_expiry)
         return {"stream_name": key.subjects.stream, "config": config, "action": "create"}
+
+
+async def create_stream(jetstream: JetStream, wanted: dict[str, Any]) -> None:
+    """Make a stream unless there is one with its name; one with another configuration is its owner's choice.
+
+    The server reserves what a stream may hold at most. Where it has not that much left, the stream is made without this
+    bound: better than not at all.
+
+    Raises:
+        RefusedError: the server does not make it.
+        DeniedError: we may not make streams.
+        ConnectionFailedError: the server did not answer.
+    """
+    try:
+        await _create(jetstream, wanted)
+    except RefusedError as error:
+        if error.server_code not in _NO_RESERVE:
+            raise
+        if await _exists(jetstream, wanted["name"]):  # the server looks at what it has left before it looks for it
+            return
+        mebibytes = wanted["max_bytes"] / (1 << 20)
+        _log.warning("the server has no %.0f MiB left to reserve for %s: made without", mebibytes, wanted["name"])
+        await _create(jetstream, {**wanted, "max_bytes": -1})
+
+
+async def _create(jetstream: JetStream, wanted: dict[str, Any]) -> None:
+    try:
+        await jetstream.call(f"STREAM.CREATE.{wanted['name']}", wanted)
+    except RefusedError as error:
+        if error.server_code != _STREAM_EXISTS:
+            raise
+
+
+async def _exists(jetstream: JetStream, stream: str) -> bool:
+    try:
+        await jetstream.call(f"STREAM.INFO.{stream}")
+    except RefusedError as error:
+        if error.server_code != _STREAM_MISSING:
+            raise
+        return False
+    return True
 
 
 def _nanoseconds(seconds: float) -> int:

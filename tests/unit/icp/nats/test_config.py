@@ -98,3 +98,22 @@ def test_a_plane_that_was_not_opened_says_so():
         _ = NatsRequestPlane("nats://example.org").max_payload
     with pytest.raises(PlaneClosedError):
         _ = MemoryRequestPlane(MemoryBroker()).max_payload
+
+
+def test_an_idempotency_key_is_remembered_no_longer_than_its_request_may_wait():
+    assert StreamConfig().key_window == 120
+    assert StreamConfig(max_age=60).key_window == 60
+    assert StreamConfig(max_age=0).key_window == 120
+    assert StreamConfig(idempotency_window=5).key_window == 5
+    for options in ({"idempotency_window": 61, "max_age": 60}, {"idempotency_window": 0.01}):
+        with pytest.raises(ConfigurationError) as raised:
+            StreamConfig(**options)
+        assert raised.value.field == "idempotency_window"
+
+
+@pytest.mark.parametrize("bound", ["max_bytes", "max_messages"])
+def test_a_queue_has_room_for_something(bound):
+    assert getattr(StreamConfig(**{bound: None}), bound) is None
+    with pytest.raises(ConfigurationError) as raised:
+        StreamConfig(**{bound: 0})
+    assert raised.value.field == bound

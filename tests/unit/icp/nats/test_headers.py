@@ -7,10 +7,9 @@ from hypothesis import strategies as st
 from tridist.icp.nats.headers import (
     AckSubject,
     Status,
-    header_size,
     parse_ack_subject,
     parse_status,
-    time_to_live,
+    request_headers,
 )
 
 
@@ -59,12 +58,15 @@ def test_other_subjects_are_not_ack_subjects(subject):
     assert parse_ack_subject(subject) is None
 
 
-@pytest.mark.parametrize(("remaining", "seconds"), [(0.01, "2"), (1.0, "2"), (1.2, "3"), (-5, "1"), (3600, "3601")])
+@pytest.mark.parametrize(("remaining", "seconds"), [(0.01, 2), (1.0, 2), (1.2, 3), (-5, 1), (3600, 3601)])
 def test_time_to_live_is_whole_seconds_after_the_deadline(remaining, seconds):
-    assert time_to_live(remaining) == {"Nats-TTL": seconds}
+    assert request_headers(remaining) == b"NATS/1.0\r\nNats-TTL: %d\r\n\r\n" % seconds
 
 
-def test_the_size_of_the_header_block_is_what_goes_over_the_wire():
-    assert header_size(None) == 0
-    headers = time_to_live(59)
-    assert header_size(headers) == len(b"NATS/1.0\r\nNats-TTL: 60\r\n\r\n")
+def test_a_message_id_has_a_line_of_its_own():
+    assert request_headers(None, "<a b>") == b"NATS/1.0\r\nNats-Msg-Id: <a b>\r\n\r\n"
+    assert request_headers(1, "x") == b"NATS/1.0\r\nNats-TTL: 2\r\nNats-Msg-Id: x\r\n\r\n"
+
+
+def test_a_request_that_needs_no_header_has_none():
+    assert request_headers(None) == b""

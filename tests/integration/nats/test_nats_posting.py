@@ -1,0 +1,233 @@
+"""Posting on a real server: full servers, keys over restarts, streams that are missing or may not be made."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import nats
+import numpy as np
+import pytest
+
+from support.nats import answer, nats_request_planes, one_of, serving
+from tridist.deployment.nats_server import NatsServerConfig
+from tridist.errors import DuplicateRequestError, OverloadedError, UnservedError
+from tridist.icp.data_plane import inlined
+from tridist.icp.messages import InferenceRequest
+from tridist.icp.nats import StreamConfig
+from tridist.icp.subjects import OperatorSubjects
+from tridist.icp.tensor import Tensor
+
+SOON = 15.0
+MEBIBYTE = 1 << 20
+
+
+def a_request(operator="echo", **fields):
+    return InferenceRequest(operator=operator, **fields)
+
+
+def a_large_request(operator="echo"):
+    return a_request(operator, inputs={"x": inlined(Tensor.of(np.zeros(MEBIBYTE // 2, np.uint8)))})
+
+
+async def info_of(url, subjects):
+    connection = await nats.connect(url)
+    try:
+        return await connection.jetstream().stream_info(subjects.stream)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("storage", ["file", "memory"])
+async def test_a_server_without_storage_left_refuses_and_uses_up_no_key(storage):
+    config = NatsServerConfig(max_file_store=4 * MEBIBYTE, max_memory_store=4 * MEBIBYTE)
+    async with nats_request_planes(config) as open_plane:
+        plane = await open_plane(streams=StreamConfig(storage=storage))
+        streams = []
+        while not isinstance(refused := await outcome(plane, f"k{len(streams)}"), OverloadedError):
+            streams.append(refused)
+        assert refused.unit == "storage"
+        assert 3 * MEBIBYTE < refused.depth < 5 * MEBIBYTE
+        async with serving(plane, "echo"):
+            await asyncio.gather(*map(one_of, streams))
+            again = await plane.post_request(a_large_request(), idempotency_key=f"k{len(streams)}", when_full="wait")
+            assert await one_of(again)
+
+
+async def test_a_hundred_operators_share_a_server_that_cannot_reserve_for_all():
+    async with nats_request_planes(NatsServerConfig(max_file_store=512 * MEBIBYTE)) as open_plane:
+        plane = await open_plane()
+        await asyncio.gather(*(plane.post_request(a_request(f"op{number}")) for number in range(100)))
+        assert len(await plane.queues()) == 100
+        configs = [
+            (await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, f"op{number}", 1))).config
+            for number in range(100)
+        ]
+        assert sorted({config.max_bytes for config in configs}) == [-1, 127 * MEBIBYTE]
+        assert {config.max_msgs for config in configs} == {100_000}
+
+
+async def test_the_window_of_keys_is_the_streams():
+    async with nats_request_planes() as open_plane:
+        plane = await open_plane(streams=StreamConfig(idempotency_window=7))
+        await plane.post_request(a_request())
+        info = await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, "echo", 1))
+        assert info.config.duplicate_window == 7
+
+
+async def test_a_key_holds_over_a_restart_of_the_server_while_its_request_is_not_done():
+    async with nats_request_planes() as open_plane:
+        client, worker = await open_plane(), await open_plane()
+        stream = await client.post_request(a_request(), idempotency_key="k")
+        await open_plane.server.restart()
+        with pytest.raises(DuplicateRequestError):
+            await client.post_request(a_request(), idempotency_key="k")
+        async with serving(worker, "echo") as seen:
+            await one_of(stream)
+        assert len(seen) == 1
+
+
+async def test_a_post_that_is_repeated_after_a_lost_connection_is_no_duplicate_of_itself():
+    async with nats_request_planes() as open_plane:
+        client, worker = await open_plane(), await open_plane()
+        # The server takes the request; its word for it is lost on the way, as when the connection breaks just then.
+        await deafen(client)
+        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+        await stored(worker, "echo")
+        hear_again(client)
+        await reconnect(client)
+        stream = await asyncio.wait_for(post, SOON)
+        async with serving(worker, "echo") as seen:
+            await one_of(stream)
+        assert [delivery.attempt for delivery in seen] == [1]
+        with pytest.raises(DuplicateRequestError):
+            await client.post_request(a_request(), idempotency_key="k")
+
+
+async def test_a_repeated_post_whose_key_is_another_clients_is_a_conflict():
+    async with nats_request_planes() as open_plane:
+        client, other = await open_plane(), await open_plane()
+        await other.post_request(a_request(), idempotency_key="k")
+        await deafen(client)
+        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+        await asked(client)
+        hear_again(client)
+        await reconnect(client)
+        with pytest.raises(DuplicateRequestError):
+            await asyncio.wait_for(post, SOON)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_repeated_post_that_was_served_meanwhile_is_told_by_its_answer(answered):
+    async with nats_request_planes() as open_plane:
+        client, worker = await open_plane(), await open_plane()
+        await deafen(client)
+        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+        puller = await worker.pull_requests("echo")
+        delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+        if answered:
+            await answer(worker, delivery)
+        else:
+            await delivery.ack()
+        await worker._connection.flush()
+        if answered:
+            await until(lambda: len(client._router) == 0)
+        hear_again(client)
+        await reconnect(client)
+        if answered:
+            assert await one_of(await asyncio.wait_for(post, SOON))
+        else:  # nobody knows whose it was: to run it again might run it twice
+            with pytest.raises(DuplicateRequestError):
+                await asyncio.wait_for(post, SOON)
+
+
+async def test_a_lost_answer_to_a_request_with_a_key_is_made_again():
+    async with nats_request_planes() as open_plane:
+        client, worker = await open_plane(), await open_plane()
+        puller = await worker.pull_requests("echo")
+        stream = await client.post_request(a_request(), idempotency_key="k")
+        delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+        await delivery.ack()  # its answer went nowhere
+        await worker._connection.flush()
+        await reconnect(client)
+        again = await asyncio.wait_for(puller.__anext__(), SOON)
+        assert again.request.id == stream.request.id
+        await answer(worker, again)
+        assert await one_of(stream)
+
+
+PERMISSIONS = """
+authorization {
+  users: [
+    { user: "worker", password: "worker" }
+    { user: "client", password: "client", permissions: {
+        publish: { allow: ["tridist.*.request.>"] }, subscribe: { allow: ["_INBOX.>", "tridist.*.response.>"] } } }
+  ]
+}
+"""
+
+
+async def test_a_client_needs_no_right_to_make_streams_once_a_worker_has_served():
+    async with nats_request_planes(NatsServerConfig(extra=PERMISSIONS)) as open_plane:
+        client, worker = [await open_plane(user=name, password=name) for name in ("client", "worker")]
+        with pytest.raises(UnservedError) as raised:
+            await client.post_request(a_request("nobodys"))
+        assert (raised.value.operator, raised.value.version) == ("nobodys", 1)
+        assert "not permitted to publish to $JS.API.STREAM.CREATE" in raised.value.reason
+        async with serving(worker, "echo"):
+            assert await one_of(await client.post_request(a_request()))
+
+
+async def test_a_post_to_a_stream_that_exists_costs_one_message():
+    async with nats_request_planes() as open_plane:
+        worker, client = await open_plane(), await open_plane()
+        await worker.pull_requests("echo")
+        before = client._connection._client.stats["out_msgs"]
+        await client.post_request(a_request(deadline=time.time() + SOON))
+        assert client._connection._client.stats["out_msgs"] == before + 1
+
+
+async def outcome(plane, key):
+    """What comes of posting a large request."""
+    (result,) = await asyncio.gather(plane.post_request(a_large_request(), idempotency_key=key), return_exceptions=True)
+    return result
+
+
+async def stored(plane, operator):
+    end = time.monotonic() + SOON
+    while not any(queue.operator == operator and queue.waiting for queue in await plane.queues()):
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+async def deafen(plane):
+    """Drop the server's replies to what the plane asks, from now on; the stream of "echo" exists by then."""
+    await plane._streams.ensure(OperatorSubjects(plane.namespace, "echo", 1))
+    handlers = plane._connection._client.handlers
+    (plane._deaf,) = (number for number, handler in handlers.items() if handler == plane._jetstream._receive)
+    handlers[plane._deaf] = lambda _: None
+
+
+async def until(condition):
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+async def asked(plane):
+    """A question of the plane's has reached the server."""
+    await until(lambda: any(question.give_up for question in plane._jetstream._questions.values()))
+    await plane._connection.flush()
+
+
+def hear_again(plane):
+    plane._connection._client.handlers[plane._deaf] = plane._jetstream._receive
+
+
+async def reconnect(plane):
+    """Cut the plane's connection; it comes back by itself."""
+    back = asyncio.Event()
+    plane._connection.on_reconnect.append(back.set)
+    plane._connection._client._transport.close()
+    await asyncio.wait_for(back.wait(), SOON)
