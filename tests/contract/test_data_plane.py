@@ -16,7 +16,7 @@ from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.tensor import Tensor
 
-SOON = 10.0
+SOON = 30.0
 
 ARRAYS = {
     **{
@@ -155,11 +155,11 @@ async def test_a_reference_to_something_inlined_is_its_own_copy(producer, consum
 
 
 async def test_leases_end(open_plane, consumer):
-    producer = await open_plane(lease=0.2)
+    producer = await open_plane(lease=2.0)
     short = producer.put(np.arange(4), inline=False)
     long = producer.put(np.arange(4), inline=False, lease=60)
     extended = await soon(consumer.create_reference(short, lease=60))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(2.1)
     with pytest.raises(errors.TensorNotFoundError):
         await soon(consumer.get(short))
     for reference in (long, extended):

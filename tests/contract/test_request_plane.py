@@ -17,8 +17,10 @@ from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
 from tridist.icp.status import OperatorStatus, WorkerStatus
 from tridist.icp.tensor import Tensor
 
-SOON = 10.0
+SOON = 30.0
 """Seconds within which everything here happens on a machine that is busy with other tests."""
+STALL = 2.0
+"""Seconds that a deadline leaves for what has to come before it: such a machine stalls at times."""
 
 
 @pytest.fixture(params=sorted(REQUEST_PLANES))
@@ -167,7 +169,7 @@ async def test_a_response_handler_gets_every_response(client, worker, kind):
 
 async def test_a_response_handler_hears_of_the_deadline(client):
     heard = asyncio.get_running_loop().create_future()
-    await client.post_request(a_request(deadline=time.time() + 0.2), response_handler=heard.set_result)
+    await client.post_request(a_request(deadline=time.time() + STALL), response_handler=heard.set_result)
     response = await asyncio.wait_for(heard, SOON)
     assert response.final
     assert response.error.code == "DEADLINE_EXCEEDED"
@@ -231,6 +233,7 @@ async def test_direct_requests_come_before_shared_ones(client, worker):
     shared = await client.post_request(a_request())
     direct = await client.post_request(a_request(), component_id=worker.component_id)
     await asyncio.sleep(0.3)
+    await worker.queues()  # what the server had sent to the worker before its answer has come
     await running.ack()
     order = []
     for _ in range(2):
@@ -312,7 +315,7 @@ async def test_a_stopped_puller_ends_its_iteration_and_leaves_the_queue_alone(cl
 
 
 async def test_expired_requests_are_never_handed_out(client, worker):
-    stream = await client.post_request(a_request(deadline=time.time() + 0.2))
+    stream = await client.post_request(a_request(deadline=time.time() + STALL))
     with pytest.raises(errors.DeadlineExceededError) as raised:
         await asyncio.wait_for(all_of(stream), SOON)
     assert raised.value.stage == "unserved"
@@ -322,7 +325,7 @@ async def test_expired_requests_are_never_handed_out(client, worker):
 
 async def test_the_deadline_error_says_that_the_request_was_running(client, worker):
     puller = await worker.pull_requests("echo")
-    stream = await client.post_request(a_request(deadline=time.time() + 0.5))
+    stream = await client.post_request(a_request(deadline=time.time() + STALL))
     delivery = await next_of(puller)
     with pytest.raises(errors.DeadlineExceededError) as raised:
         await asyncio.wait_for(all_of(stream), SOON)
@@ -334,7 +337,7 @@ async def test_the_deadline_error_says_that_the_request_was_queued(client, worke
     puller = await worker.pull_requests("echo", slots=1)
     await client.post_request(a_request())
     running = await next_of(puller)
-    stream = await client.post_request(a_request(deadline=time.time() + 0.5))
+    stream = await client.post_request(a_request(deadline=time.time() + STALL))
     with pytest.raises(errors.DeadlineExceededError) as raised:
         await asyncio.wait_for(all_of(stream), SOON)
     assert raised.value.stage == "queued"
@@ -394,7 +397,7 @@ async def test_queues_tell_what_waits_and_what_runs(client, worker):
     for _ in range(3):
         await client.post_request(a_request())
     delivery = await next_of(puller)
-    for _ in range(50):
+    for _ in range(300):
         (queue,) = await client.queues()
         if (queue.waiting, queue.running) == (2, 1):
             break
@@ -408,7 +411,10 @@ async def test_status_is_collected_from_every_worker(client, open_plane):
     for index, plane in enumerate(planes):
         status = WorkerStatus(plane.component_id, f"w{index}", "here", 1, (OperatorStatus("echo", 1),))
         await plane.serve_status(lambda status=status: status)
-    found = await client.collect_status(timeout=1.0)
+    for _ in range(10):  # who stalls is missing in an answer
+        found = await client.collect_status(timeout=1.0)
+        if len(found) == len(planes):
+            break
     assert sorted(status.name for status in found) == ["w0", "w1", "w2"]
     assert {status.component_id for status in found} == {plane.component_id for plane in planes}
 
@@ -457,10 +463,10 @@ async def test_closed_pullers_are_forgotten(worker):
 
 
 async def test_expired_requests_leave_the_queue(client):
-    for deadline in (None, time.time() + 0.3, time.time() + 60):
-        await client.post_request(a_request(deadline=deadline))
-    await client.post_request(a_request(deadline=time.time() + 0.3), component_id="nobody")
-    for _ in range(60):
+    for seconds in (None, STALL, 100):
+        await client.post_request(a_request(deadline=None if seconds is None else time.time() + seconds))
+    await client.post_request(a_request(deadline=time.time() + STALL), component_id="nobody")
+    for _ in range(300):
         (queue,) = await client.queues()
         if queue.waiting == 2:
             return
@@ -483,7 +489,7 @@ async def test_what_a_closed_worker_held_goes_to_another(client, open_plane):
     await client.post_request(a_request(deadline=time.time() + 30))
     delivery = await next_of(puller)
     await one.close()
-    again = await asyncio.wait_for((await other.pull_requests("echo")).__anext__(), 15)
+    again = await asyncio.wait_for((await other.pull_requests("echo")).__anext__(), SOON)
     assert (again.request.id, again.attempt) == (delivery.request.id, 2)
     await again.ack()
 

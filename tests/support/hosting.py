@@ -35,5 +35,5 @@ async def hosting(*implementations: Any, inline_threshold: int = 1024, **options
         for item in implementations
     )
     config = tridist.WorkerConfig(operators=configs, planes=planes, **{"grace_period": 5, "linger": 0, **options})
-    async with tridist.Worker(config) as worker, tridist.Client(planes, timeout=10) as client:
+    async with tridist.Worker(config) as worker, tridist.Client(planes, timeout=30) as client:
         yield Hosted(client, worker, planes)

@@ -50,7 +50,7 @@ async def test_a_request_is_posted_once():
 async def test_nobody_serving_ends_with_the_deadline_and_says_so():
     async with hosting(echo) as hosted:
         with pytest.raises(errors.DeadlineExceededError, match="no worker serves"):
-            await hosted.client.post_request("nobody", {"x": 1}, timeout=0.2)
+            await hosted.client.post_request("nobody", {"x": 1}, timeout=1.0)
 
 
 async def test_several_clients_share_a_process():
@@ -140,12 +140,15 @@ async def test_a_cancelled_call_stays_cancelled_when_its_client_is_closed_meanwh
         client = tridist.Client(hosted.planes)
         await client.open()
 
+        fetching = asyncio.Event()
+
         async def never(self, reference, *, device=None):
-            await asyncio.sleep(30)
+            fetching.set()
+            await asyncio.sleep(60)
 
         monkeypatch.setattr("tridist.icp.memory.data_plane.MemoryDataPlane.get", never)
         call = asyncio.ensure_future(_await(client.post_request("echo", {"x": tridist.inline(np.zeros(4000))})))
-        await asyncio.sleep(0.05)
+        await fetching.wait()
         monkeypatch.undo()
         await client.close()
         call.cancel()

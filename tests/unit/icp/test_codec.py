@@ -408,10 +408,10 @@ BOMBS = {
 def test_bombs_are_refused_at_once_and_cost_little(bomb):
     data = BOMBS[bomb]
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.thread_time()  # of the processor: a machine that stalls uses none
     try:
         error = refused(data)
-        seconds, (_, peak) = time.perf_counter() - started, tracemalloc.get_traced_memory()
+        seconds, (_, peak) = time.thread_time() - started, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert len(str(error)) < 4096

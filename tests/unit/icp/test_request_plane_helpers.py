@@ -40,7 +40,7 @@ async def test_every_task_has_ended_whatever_its_outcome():
 
     tasks = {asyncio.ensure_future(work()) for work in (stubborn, broken, done)}
     await asyncio.sleep(0.01)
-    await asyncio.wait_for(gather_quietly(tasks), 5)
+    await asyncio.wait_for(gather_quietly(tasks), 30)
     assert all(task.done() for task in tasks)
     assert ended == ["stubborn"]
 
@@ -50,10 +50,10 @@ async def test_tasks_that_leave_their_set_when_they_end_are_awaited_too():
     kept = list(tasks)
     for task in kept:
         task.add_done_callback(tasks.discard)
-    await asyncio.wait_for(gather_quietly(tasks), 5)
+    await asyncio.wait_for(gather_quietly(tasks), 30)
     assert all(task.cancelled() for task in kept)
     assert not tasks
 
 
 async def test_no_tasks_are_no_trouble():
-    await asyncio.wait_for(gather_quietly(set()), 5)
+    await asyncio.wait_for(gather_quietly(set()), 30)

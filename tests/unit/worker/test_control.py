@@ -86,5 +86,5 @@ def test_the_end_of_the_line_ends_the_wait(line):
     waiting.start()
     ours.sendall(b"anything else is ignored")
     ours.close()
-    waiting.join(5)
+    waiting.join(30)
     assert not waiting.is_alive()

@@ -13,7 +13,7 @@ from tridist.icp.ucx.thread import Calls, LoopThread, to_the_end
 def thread():
     thread = LoopThread("test-loop")
     yield thread
-    assert thread.stop(5)
+    assert thread.stop(30)
 
 
 @pytest.fixture
@@ -81,10 +81,10 @@ def test_a_caller_whose_loop_is_gone_does_no_harm(thread, calls):
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_what_must_not_be_left_half_done_goes_on_when_cancelled(fails):
-    steps = []
+    steps, go_on = [], asyncio.Event()
 
     async def work():
-        await asyncio.sleep(0.05)
+        await go_on.wait()
         steps.append("done")
         if fails:
             raise ValueError("on purpose")
@@ -100,6 +100,8 @@ async def test_what_must_not_be_left_half_done_goes_on_when_cancelled(fails):
     for _ in range(3):
         await asyncio.sleep(0.005)
         task.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert steps == (["done"] if fails else ["done", 7])
