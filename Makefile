@@ -6,6 +6,10 @@ PYTEST_ARGS ?= -n 2 --dist loadfile
 TESTS ?= tests
 HELLO_ARGS ?=
 BENCH_ARGS ?=
+# Of `make chaos` (600 seconds unless said otherwise) and `make soak` (1800); without a SEED each run has a new one.
+DURATION ?=
+SEED ?=
+CHAOS_ARGS ?=
 
 VENV := .venv
 BOOTSTRAP := $(PYTHON) -m scripts.bootstrap
@@ -14,7 +18,7 @@ SHELL_SCRIPTS := .ci/run $(wildcard scripts/*.sh container/*.sh)
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 
-.PHONY: help hello test lint types bench bench-check venv lock clean
+.PHONY: help hello test chaos soak lint types bench bench-check venv lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +30,12 @@ hello: ## run hello world: three workers, NATS, UCX, Triton
 
 test: venv ## run every test
 	@$(VENV)/bin/python -m pytest $(PYTEST_ARGS) $(TESTS)
+
+chaos: venv ## random faults for DURATION=600 seconds from SEED=...; the last line is the ledger
+	@PYTHONPATH=$(CURDIR)/tests $(VENV)/bin/python -m chaos --duration $(or $(DURATION),600) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
+
+soak: venv ## load without faults for DURATION=1800 seconds; fails when memory grows
+	@PYTHONPATH=$(CURDIR)/tests $(VENV)/bin/python -m chaos --soak --duration $(or $(DURATION),1800) $(if $(SEED),--seed $(SEED)) $(CHAOS_ARGS)
 
 lint: venv ## ruff, import contracts, shellcheck
 	@$(VENV)/bin/ruff check .

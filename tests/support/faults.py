@@ -21,6 +21,7 @@ from tridist.deployment import Deployment, EmbeddedNatsServer
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.status import QueueStatus
 from tridist.icp.subjects import OperatorSubjects
+from tridist.icp.ucx import UcpDataPlaneConfig
 
 SECONDS = 40.0
 """How long a request may take here, faults included: a bound on a hang, not an expectation."""
@@ -118,7 +119,13 @@ async def until_so(ask: Any, good: Any, *arguments: Any, seconds: float = 30) ->
 
 @contextlib.asynccontextmanager
 async def scene(
-    folder: Path, *, workers: int = 2, slots: int = 16, ack_wait: float = 1.0, **connection: Any
+    folder: Path,
+    *,
+    workers: int = 2,
+    slots: int = 16,
+    ack_wait: float = 1.0,
+    tensors: UcpDataPlaneConfig | None = None,
+    **connection: Any,
 ) -> AsyncIterator[Scene]:
     """Set the scene.
 
@@ -127,6 +134,7 @@ async def scene(
         workers: how many processes.
         slots: requests that each works on at a time, per operator.
         ack_wait: seconds without a sign of life until a request goes to another worker; short, to be quick.
+        tensors: of the data planes.
         connection: fields of `NatsConfig`.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -136,6 +144,7 @@ async def scene(
         planes = config.planes
         delivery = replace(planes.delivery, ack_wait=ack_wait)
         planes = replace(planes, delivery=delivery, nats=replace(planes.nats, **connection))
+        planes = replace(planes, tensors=tensors or planes.tensors)
         config = replace(config, planes=planes, url=proxies[1].url)
         deployed = await stack.enter_async_context(Deployment(config))
         client = await stack.enter_async_context(Client(replace(deployed.planes, url=proxies[0].url)))

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 _VERSION = b"NATS/1.0"
 _PENDING = b"nats-pending-messages"
+_MAX_DIGITS = 20
+"""Of a number of 64 bits. Python refuses to read numbers of thousands of digits, with an error of its own."""
 _ACK_TOKENS = 9
 _ACK_TOKENS_WITH_DOMAIN = 11
 
@@ -77,7 +79,7 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         stream, consumer, deliveries, sequence, _, stored_at = tokens[4:10]
     else:
         return None
-    if not (deliveries.isdecimal() and sequence.isdecimal()):
+    if not (_is_count(deliveries) and _is_count(sequence)):
         return None
     return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at)
 
@@ -106,9 +108,13 @@ def _time_to_live(seconds: int | None) -> bytes:
     return _block(seconds, None)
 
 
+def _is_count(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS
+
+
 def _pending(lines: list[bytes]) -> int | None:
     for line in lines:
         name, _, value = line.partition(b":")
-        if name.strip().lower() == _PENDING and value.strip().isdigit():
+        if name.strip().lower() == _PENDING and _is_count(value.strip().decode(errors="replace")):
             return int(value)
     return None

@@ -210,11 +210,13 @@ class JetStream:
         try:
             reply = json.loads(message.data)
             error = reply.get("error")
-        except (ValueError, AttributeError) as broken:
-            raise ConnectionFailedError(address, "the server's reply is not JSON") from broken
+            if error is not None:
+                code = int(error.get("err_code") or error.get("code") or 0)
+                reason = f"refused: {error.get('description', 'no reason given')}"
+        except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as broken:
+            raise ConnectionFailedError(address, "the server's reply is not what JetStream sends") from broken
         if error is not None:
-            code = error.get("err_code") or error.get("code") or 0
-            raise RefusedError(address, f"refused: {error.get('description', 'no reason given')}", code)
+            raise RefusedError(address, reason, code)
         return dict(reply)
 
     def _receive(self, message: Message) -> None:

@@ -28,6 +28,7 @@ from tridist.icp.nats.headers import (
         (b"NATS/1.0\r\nX: NATS/1.0 503\r\n\r\n", None),
         (b"NATS/1.0 \xff\xff\xff\r\n\r\n", None),
         (b"NATS/1.0 1000 x\r\n\r\n", None),
+        (b"NATS/1.0 408 T\r\nNats-Pending-Messages: " + b"9" * 5000 + b"\r\n\r\n", Status(408, "T")),
         (b"", None),
     ],
 )
@@ -52,7 +53,17 @@ def test_ack_subjects_with_and_without_a_domain():
 
 
 @pytest.mark.parametrize(
-    "subject", ["", "$JS.ACK.", "$JS.API.STREAM.DELETE.x", "_INBOX.a.b", "$JS.ACK.s.c.x.1.1.1.1", "$JS.ACK.s.c.1"]
+    "subject",
+    [
+        "",
+        "$JS.ACK.",
+        "$JS.API.STREAM.DELETE.x",
+        "_INBOX.a.b",
+        "$JS.ACK.s.c.x.1.1.1.1",
+        "$JS.ACK.s.c.1",
+        f"$JS.ACK.s.c.{'9' * 5000}.1.1.1.1",
+        f"$JS.ACK.s.c.1.{'9' * 5000}.1.1.1",
+    ],
 )
 def test_other_subjects_are_not_ack_subjects(subject):
     assert parse_ack_subject(subject) is None
