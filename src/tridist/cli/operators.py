@@ -19,6 +19,9 @@ from tridist.icp.planes import Planes, PlanesConfig
 from tridist.icp.request_plane import RequestPlane
 from tridist.icp.status import OperatorStatus, QueueStatus, WorkerStatus
 
+_TROUBLES = ("retried", "expired", "cancelled", "exhausted", "refused", "dead_lettered")
+"""Counters that are 0 where all is well."""
+
 
 @dataclass(slots=True)
 class _Entry:
@@ -36,6 +39,10 @@ class _Entry:
 @command_body
 def command(*, wait: float, watch: float | None, connection: Connection, as_json: bool) -> int | None:
     """Show every operator of the namespace: its workers, what they do, and what waits for them.
+
+    Workers count since they started. What went wrong gets a column where it happened: attempts beyond a request's first
+    (retried), requests that expired, whose client left (cancelled), whose attempts were used up (exhausted), that could
+    not be read (refused), and how many of these were kept for 'tridist dlq' (dead lettered).
 
     \b
     Examples:
@@ -104,6 +111,7 @@ def _as_json(entry: _Entry) -> dict[str, Any]:
             "component_id": worker.component_id,
             "host": worker.host,
             "pid": worker.pid,
+            "metrics_url": worker.metrics_url or None,
             **{name: value for name, value in asdict(operator).items() if name not in ("name", "version")},
         }
         for worker, operator in entry.served
@@ -126,9 +134,17 @@ def _table(entries: list[_Entry], namespace: str) -> Table | Text:
         table.add_column(column, overflow="fold")
     for column in ("waiting", "running", "slots", "completed", "failed"):
         table.add_column(column, justify="right")
+    # What should not happen is a column only where it did: a terminal is narrow.
+    troubles = [name for name in _TROUBLES if any(_total(entry, name) for entry in entries)]
+    for name in troubles:
+        table.add_column(name.replace("_", " "), justify="right")
     for entry in entries:
-        table.add_row(*_row(entry))
+        table.add_row(*_row(entry), *(str(_total(entry, name) or "") for name in troubles))
     return table
+
+
+def _total(entry: _Entry, counter: str) -> int:
+    return sum(getattr(status, counter) for _, status in entry.served)
 
 
 def _row(entry: _Entry) -> list[str]:
@@ -141,7 +157,7 @@ def _row(entry: _Entry) -> list[str]:
         names or "[red]nobody[/]",
         f"[yellow]{waiting}[/]" if queue.waiting else waiting,
         str(max(queue.running, sum(status.running for status in statuses))),
-        str(sum(status.slots for status in statuses)),
-        str(sum(status.completed for status in statuses)),
-        str(sum(status.failed for status in statuses)),
+        str(_total(entry, "slots")),
+        str(_total(entry, "completed")),
+        str(_total(entry, "failed")),
     ]

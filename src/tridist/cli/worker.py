@@ -32,6 +32,7 @@ from tridist.worker.process import StopSwitch, serve
 @click.option("--config", "file", type=FILE, help="A deployment file: run one of its workers.")
 @click.option("--name", help="The worker's name; with --config, which of its workers.  [default: worker]")
 @click.option("--max-in-flight", type=click.IntRange(min=1), default=16, show_default=True, help="Of each --operator.")
+@click.option("--metrics-port", type=click.IntRange(0, 65535), help="Serve Prometheus here; 0: any free port.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
 @connection_options
 @command_body
@@ -41,6 +42,7 @@ def command(
     file: Path | None,
     name: str | None,
     max_in_flight: int,
+    metrics_port: int | None,
     log_format: str,
     connection: Connection,
 ) -> int | None:
@@ -62,6 +64,8 @@ def command(
         config = WorkerConfig(name=name or "worker", operators=hosted, planes=connection.planes())
     else:
         config = _from_file(file, name, connection)
+    if metrics_port is not None:
+        config = replace(config, metrics_port=metrics_port)
     style: Literal["text", "json"] = "json" if log_format == "json" else "text"
     configure_logging(LogConfig(level=_level(), style=style, component=config.name))
     uvloop.run(_serve(config))

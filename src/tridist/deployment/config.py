@@ -14,6 +14,7 @@ from tridist.errors import ConfigurationError
 from tridist.icp.planes import PlanesConfig
 from tridist.instrumentation import LogConfig
 from tridist.worker import WorkerConfig
+from tridist.worker.config import MAX_PORT
 
 MAX_REPLICAS = 1024
 
@@ -80,6 +81,9 @@ class WorkerReplicas:
     def __post_init__(self) -> None:
         if isinstance(self.replicas, bool) or not 1 <= self.replicas <= MAX_REPLICAS:
             raise ConfigurationError("replicas", self.replicas, f"must be from 1 to {MAX_REPLICAS}")
+        last = (self.worker.metrics_port or 0) + self.replicas - 1
+        if last > MAX_PORT:
+            raise ConfigurationError("metrics_port", self.worker.metrics_port, f"leads to {last} for the last replica")
         for name, value in self.environment.items():
             if not name or "=" in name or "\0" in name + value:
                 raise ConfigurationError("environment", name, "is no variable that a process can have")
@@ -89,6 +93,11 @@ class WorkerReplicas:
         if self.replicas == 1:
             return (self.worker.name,)
         return tuple(f"{self.worker.name}-{number}" for number in range(self.replicas))
+
+    def metrics_port(self, name: str) -> int | None:
+        """The port of the replica called ``name``: replicas share an address, so each takes the next one."""
+        port = self.worker.metrics_port
+        return port + self.names().index(name) if port else port
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,4 +167,9 @@ class DeploymentConfig:
         default = PlanesConfig(url=own.url, namespace=own.namespace)
         values = {each.name: getattr(own, each.name) for each in fields(own)}
         changed = {name: value for name, value in values.items() if value != getattr(default, name)}
-        return replace(replicas.worker, name=name, planes=replace(shared, **changed))
+        return replace(
+            replicas.worker,
+            name=name,
+            planes=replace(shared, **changed),
+            metrics_port=replicas.metrics_port(name),
+        )

@@ -83,6 +83,7 @@ class WorkerStatus:
         pid: its process id there.
         operators: what it serves.
         tensors: its data plane's counters.
+        metrics_url: where it serves metrics for Prometheus; ``""`` when it does not.
     """
 
     component_id: str
@@ -91,6 +92,7 @@ class WorkerStatus:
     pid: int
     operators: tuple[OperatorStatus, ...] = ()
     tensors: DataPlaneStatistics = field(default_factory=DataPlaneStatistics)
+    metrics_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ def decode_status(data: bytes) -> WorkerStatus:
         pid=reader.integer("pid", 0),
         operators=tuple(_operator(item) for item in operators),
         tensors=_statistics(reader.nested("tensors")),
+        metrics_url=reader.text("metrics_url", ""),
     )
 
 

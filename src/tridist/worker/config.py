@@ -12,6 +12,7 @@ from tridist.icp.subjects import check_name, check_version
 from tridist.operators import Operator
 
 MAX_IN_FLIGHT_LIMIT = 65536
+MAX_PORT = 65535
 
 Implementation = str | type[Operator] | Callable[..., Any]
 
@@ -64,6 +65,9 @@ class WorkerConfig:
         grace_period: seconds that running requests get to finish when the worker drains; what is left then is given
             back to the queue, for another worker to start afresh.
         linger: seconds that a draining worker waits for clients to fetch the outputs that they were sent references to.
+        metrics_port: where it serves metrics for Prometheus; 0 means any free port (the worker's status tells which
+            one), None that it serves none. In a deployment each further replica takes the next port.
+        metrics_host: the address to listen on for that; metrics have no password, so by default this machine alone.
 
     Raises:
         ConfigurationError: a field is not as described.
@@ -74,6 +78,8 @@ class WorkerConfig:
     planes: PlanesConfig = field(default_factory=PlanesConfig)
     grace_period: float = 30.0
     linger: float = 5.0
+    metrics_port: int | None = None
+    metrics_host: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         check_name("worker", self.name)
@@ -88,3 +94,5 @@ class WorkerConfig:
         for name in ("grace_period", "linger"):
             if not getattr(self, name) >= 0:
                 raise ConfigurationError(name, getattr(self, name), "must be a number of seconds from 0")
+        if (port := self.metrics_port) is not None and (isinstance(port, bool) or not 0 <= port <= MAX_PORT):
+            raise ConfigurationError("metrics_port", port, f"must be from 0 to {MAX_PORT}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -12,12 +13,13 @@ from typing import Any
 from tridist.client import Caller
 from tridist.errors import OperatorLoadError, PlaneError, RequestCancelledError, TridistError, describe
 from tridist.icp.planes import Planes
-from tridist.icp.request_plane import Delivery, RequestPuller
+from tridist.icp.request_plane import Delivery, PullCounters, RequestPuller, has_expired
 from tridist.icp.status import OperatorStatus
 from tridist.operators import Operator, OperatorContext, SharedResources
 from tridist.operators.execution import Execution, Work
 from tridist.worker.answering import Answering
 from tridist.worker.config import OperatorConfig
+from tridist.worker.counters import OperatorCounters, Outcome
 from tridist.worker.loader import load_operator
 
 _log = logging.getLogger(__name__)
@@ -34,6 +36,9 @@ class OperatorHost:
         config: which operator.
         planes: where its requests come from; open before `start_pulling`.
         resources: what it shares with the worker's other operators.
+
+    Attributes:
+        counters: what has become of the requests that ran here.
     """
 
     def __init__(self, config: OperatorConfig, planes: Planes, resources: SharedResources) -> None:
@@ -45,9 +50,7 @@ class OperatorHost:
         self._puller: RequestPuller | None = None
         self._pulling: asyncio.Task[None] | None = None
         self._running: dict[asyncio.Task[None], Work] = {}
-        self._completed = 0
-        self._failed = 0
-        self._cancelled = 0
+        self.counters = OperatorCounters()
 
     async def set_up(self) -> None:
         """Load the operator and let it get ready.
@@ -114,15 +117,21 @@ class OperatorHost:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def status(self) -> OperatorStatus:
-        """The operator's counters."""
+        """The operator's counters; from any thread."""
+        ran, pulled = self.counters, PullCounters() if self._puller is None else self._puller.counters
         return OperatorStatus(
             self._config.name,
             self._config.version,
             slots=self._config.max_in_flight,
             running=len(self._running),
-            completed=self._completed,
-            failed=self._failed,
-            cancelled=self._cancelled,
+            completed=ran.outcomes[Outcome.OK],
+            failed=ran.outcomes[Outcome.ERROR],
+            retried=ran.retried,
+            expired=ran.outcomes[Outcome.EXPIRED] + pulled.expired,
+            cancelled=ran.outcomes[Outcome.CANCELLED],
+            exhausted=pulled.exhausted,
+            refused=pulled.refused,
+            dead_lettered=pulled.dead_lettered,
         )
 
     async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
@@ -133,6 +142,14 @@ class OperatorHost:
             task.add_done_callback(self._running.pop)
 
     async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
+        began, outcome = time.perf_counter(), Outcome.GIVEN_BACK
+        self.counters.began(delivery.attempt)
+        try:
+            outcome = await self._attempt(delivery, answering, work)
+        finally:
+            self.counters.ended(outcome, time.perf_counter() - began)
+
+    async def _attempt(self, delivery: Delivery, answering: Answering, work: Work) -> Outcome:
         try:
             # Here and not where the task is made: one that is cancelled before it runs would settle nothing.
             delivery.when_left(partial(_abandon, asyncio.current_task(), work))
@@ -141,34 +158,33 @@ class OperatorHost:
             if not delivery.left:
                 await _settle(delivery.give_back())
                 raise
-            await self._drop(delivery, work)
-            return
+            return await self._drop(delivery, work)
         except RequestCancelledError:
             # The operator went on after its cancellation, and learns here that nobody reads what it has made.
-            await self._drop(delivery, work)
-            return
+            return await self._drop(delivery, work)
         except BaseException as error:  # noqa: BLE001 (whatever it is, this request's outcome is unknown to its client)
             # The outcome could not be posted. Unacked, the request comes back to a worker whose connection works.
             _log.exception("request %s: its response could not be posted", delivery.request.id)
-            self._failed += 1
             await work.ended()
             await _settle(delivery.give_back(delay=1.0, error=_known(error)))
-            return
+            return Outcome.GIVEN_BACK
         try:
             # The slot is free only when the thread is: a worker full of stuck functions must not pull any more.
             await work.ended()
         finally:
             await _settle(delivery.ack())
-        self._completed += succeeded
-        self._failed += not succeeded
+        if succeeded:
+            return Outcome.OK
+        return Outcome.EXPIRED if has_expired(delivery.request) else Outcome.ERROR
 
-    async def _drop(self, delivery: Delivery, work: Work) -> None:
+    @staticmethod
+    async def _drop(delivery: Delivery, work: Work) -> Outcome:
         """Settle a request that its client has left."""
-        self._cancelled += 1
         try:
             await work.ended()
         finally:
             await _settle(delivery.drop())
+        return Outcome.CANCELLED
 
     def _context(self) -> OperatorContext:
         config, planes = self._config, self._planes

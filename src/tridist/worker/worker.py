@@ -3,8 +3,9 @@
 Start                                     Why in this order
   1 open the request and the data plane     operators may call others while they are set up
   2 set the operators up, one by one        models load one at a time; a failure ends the start and names the operator
-  3 answer status questions                 whoever waits for the worker sees it only when it can work
-  4 start pulling                           never before everything that a request needs is there
+  3 serve metrics, where it has a port        a port that is taken ends the start
+  4 answer status questions                 whoever waits for the worker sees it only when it can work
+  5 start pulling                           never before everything that a request needs is there
 
 Drain
   1 stop pulling                            new requests go to other workers
@@ -12,6 +13,7 @@ Drain
   3 tear the operators down                 nothing calls them any more
   4 wait until outputs are fetched          clients hold references to tensors in this process
   5 close the data and the request plane    in this order: acks are the last thing to be flushed
+  6 stop serving metrics                    draining can be watched to its end
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ from tridist.icp.planes import Planes
 from tridist.icp.status import WorkerStatus
 from tridist.operators import SharedResources
 from tridist.worker.config import WorkerConfig
+from tridist.worker.counters import OperatorCounters
+from tridist.worker.metrics import MetricsServer
 from tridist.worker.operator_host import OperatorHost
 
 _log = logging.getLogger(__name__)
@@ -49,6 +53,7 @@ class Worker:
         self._planes = Planes(config.planes)
         self._resources = SharedResources()
         self._hosts = [OperatorHost(operator, self._planes, self._resources) for operator in config.operators]
+        self._metrics: MetricsServer | None = None
         self._started = False
 
     @property
@@ -66,6 +71,7 @@ class Worker:
             await self._planes.open()
             for host in self._hosts:
                 await host.set_up()
+            await self._serve_metrics()
             await self._planes.requests.serve_status(self.status)
             for host in self._hosts:
                 await host.start_pulling()
@@ -109,11 +115,27 @@ class Worker:
             pid=os.getpid(),
             operators=tuple(host.status() for host in self._hosts),
             tensors=self._planes.tensors.statistics(),
+            metrics_url="" if self._metrics is None else self._metrics.url,
         )
+
+    async def _serve_metrics(self) -> None:
+        host, port = self.config.metrics_host, self.config.metrics_port
+        if port is not None:
+            self._metrics = await MetricsServer.start(host, port, self._snapshot)
+            _log.info("worker %s serves metrics at %s", self.config.name, self._metrics.url)
+
+    def _snapshot(self) -> tuple[WorkerStatus, list[OperatorCounters]]:
+        return self.status(), [host.counters for host in self._hosts]
+
+    async def _stop_metrics(self) -> None:
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            await metrics.close()
 
     async def _end(self, *, grace_period: float, linger: float) -> None:
         # A stack, so that each step happens even when one before it raises or is cancelled; last in, first out.
         async with AsyncExitStack() as steps:
+            steps.push_async_callback(self._stop_metrics)
             steps.push_async_callback(self._planes.close)
             steps.push_async_callback(self._wait_for_fetches, linger)
             steps.push_async_callback(self._resources.close)

@@ -15,6 +15,7 @@ FULL = WorkerStatus(
     pid=4711,
     operators=(OperatorStatus("encoder", 1, 4, 2, 100, 3, 4, 5, 6, 7, 8, 9), OperatorStatus("decoder", 2)),
     tensors=DataPlaneStatistics(1, 2, 3, 4, 5, 6, 7, ("posix", "tcp")),
+    metrics_url="http://127.0.0.1:9464/metrics",
 )
 
 

@@ -21,6 +21,7 @@ A whole one, with every section::
         environment: {CUDA_VISIBLE_DEVICES: "0"}
         restart: {max_restarts: 0}
         limits: {max_memory: 2147483648}   # bytes; a worker's own limits take the place of all those above
+        metrics_port: 9464             # encoder-0 serves Prometheus there, encoder-1 at 9465; 0: any free port
         grace_period: 10               # this and the rest: the fields of WorkerConfig
         operators:
           - name: encoder              # the fields of OperatorConfig

@@ -36,6 +36,14 @@ _OWN = ("url", "namespace", "ready_timeout", "log_directory", "python_path", "wo
 _OUR_OWN = {"nats": ("urls", "namespace"), "logs": ("component",)}
 """Fields that the deployment itself sets."""
 
+_WORKER_PLAIN: Mapping[str, Any] = {
+    "name": str,
+    "grace_period": float,
+    "linger": float,
+    "metrics_port": int | None,
+    "metrics_host": str,
+}
+
 _WORKER_OWN: Mapping[str, Any] = {
     "replicas": int,
     "environment": Mapping[str, str],
@@ -137,7 +145,7 @@ def _worker(section: Section) -> WorkerReplicas:
     given: dict[str, Any] = {
         "operators": tuple(_operator(Section(item, section.folder)) for item in items(operators)),
     }
-    _read_keys(section, {"name": str, "grace_period": float, "linger": float}, given)
+    _read_keys(section, _WORKER_PLAIN, given)
     outer: dict[str, Any] = {"worker": section.build(WorkerConfig, given)}
     _read_keys(section, _WORKER_OWN, outer)
     return section.build(WorkerReplicas, outer)
