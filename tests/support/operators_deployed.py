@@ -105,6 +105,15 @@ class DiesOnceMore(Operator):
         os._exit(8)
 
 
+class DiesUntil(Operator):
+    """Kills its process at every attempt before the one that the request's parameter ``attempt`` names."""
+
+    async def execute(self, request: OperatorRequest) -> OperatorResponse:
+        if request.attempt < int(request.parameters["attempt"]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return OperatorResponse(request.inputs)
+
+
 class DiesUnless(Operator):
     """Kills its process over a request whose parameter ``unless`` names a file that is not there."""
 

@@ -184,7 +184,8 @@ class OperatorHost:
             await work.ended()
         finally:
             await _settle(delivery.drop())
-        return Outcome.CANCELLED
+        # A client leaves at the deadline, too: then it may be quicker to say so than we are to notice it.
+        return Outcome.EXPIRED if has_expired(delivery.request) else Outcome.CANCELLED
 
     def _context(self) -> OperatorContext:
         config, planes = self._config, self._planes
