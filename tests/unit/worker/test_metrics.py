@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import tridist
 from support.hosting import hosting
 from tridist import errors
+from tridist.icp.memory.broker import QueuedRequest, QueueLimits
 from tridist.icp.subjects import OperatorSubjects
 from tridist.worker import OperatorConfig, Worker, WorkerConfig
 from tridist.worker.metrics import MetricsServer
@@ -95,7 +96,8 @@ async def test_what_was_given_up_and_tried_again_is_counted():
         second = await anext(puller)
         await puller.stop()
         await second.give_back()
-        broken = requests._broker.post(OperatorSubjects(requests.namespace, "echo", 1), b"\xc1", None)
+        broken = QueuedRequest(b"\xc1")
+        requests._broker.post(OperatorSubjects(requests.namespace, "echo", 1), broken, QueueLimits())
         await hosted.worker._hosts[0].start_pulling()
         assert (await again).attempt == 3
         read_ = await metrics_of(hosted)
