@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
@@ -30,6 +31,7 @@ from tridist.deployment import (
 from tridist.errors import ModelError, OperatorError
 from tridist.icp.nats import DeliveryConfig
 from tridist.triton.capi.library import find_installation
+from tridist.triton.shared_memory import PREFIX_VARIABLE
 from tridist.worker import OperatorConfig
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -182,6 +184,15 @@ async def test_the_deployments_own_server_that_is_killed_under_load_comes_back_a
             await until(lambda wanted=number + 1: len(running.events(NatsServerStarted)) == wanted)
     assert all(event.restarted for event in running.events(NatsServerStarted))
     assert running.deployment.statuses() == before
+
+
+async def test_segments_that_a_killed_worker_had_made_go_with_it(running: Running):
+    before, ours = running.frail, psutil.Process(running.frail.pid).environ()
+    places = [Path(ours["UCX_POSIX_DIR"]), Path("/dev/shm", f"{ours[PREFIX_VARIABLE]}1")]  # noqa: S108
+    assert places[0].parent == Path("/dev/shm")  # noqa: S108
+    await suffer(running, "leave")
+    await running.until_back(before.pid)
+    assert not [place for place in places if place.exists()]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

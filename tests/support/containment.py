@@ -20,6 +20,7 @@ from support.models import Source
 from support.waiting import until
 from tridist.client import Client, Response
 from tridist.operators import Operator, OperatorRequest, operator
+from tridist.triton.shared_memory import own_prefix
 
 BLOCK_SECONDS = 4.0
 LEAK = 400 << 20
@@ -32,8 +33,8 @@ def _block() -> None:
 
 
 def _hang() -> None:
-    while True:
-        time.sleep(3600)
+    """As a deadlock in native code that keeps the interpreter's lock, too: no thread of Python runs any more."""
+    ctypes.PyDLL(None).sleep(3600)
 
 
 def _leak() -> None:
@@ -44,6 +45,13 @@ def _raise() -> None:
     raise ValueError("as the request asked")
 
 
+def _leave_segments() -> None:
+    """What UCX and Triton's Python backend do, up to the moment in which the process is killed."""
+    for path in (Path(os.environ["UCX_POSIX_DIR"], "ucx_shm_posix_1"), Path("/dev/shm", f"{own_prefix()}1")):  # noqa: S108
+        path.write_bytes(b"x")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 FAULTS: dict[str, Callable[[], Any]] = {
     "raise": _raise,
     "block": _block,
@@ -52,6 +60,7 @@ FAULTS: dict[str, Callable[[], Any]] = {
     "exit": lambda: os._exit(7),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: ctypes.string_at(0),
+    "leave": _leave_segments,
 }
 
 

@@ -26,15 +26,17 @@ class PrivateDirectory:
 
     Args:
         kind: what is in it; a part of its name.
+        folder: where to make it; the temporary folder by default.
 
     Attributes:
         path: the directory.
     """
 
-    def __init__(self, kind: str) -> None:
-        prefix = f"tridist-{kind}-"
-        _sweep(f"{prefix}{_MARK}")
-        self.path = Path(tempfile.mkdtemp(prefix=f"{prefix}{_MARK}"))
+    def __init__(self, kind: str, folder: Path | None = None) -> None:
+        folder = folder or Path(tempfile.gettempdir())
+        prefix = f"tridist-{kind}-{_MARK}"
+        _sweep(folder, prefix)
+        self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         self._lock: int | None = _locked(self.path)
 
     def remove(self) -> None:
@@ -45,8 +47,8 @@ class PrivateDirectory:
             os.close(lock)
 
 
-def _sweep(prefix: str) -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+def _sweep(folder: Path, prefix: str) -> None:
+    for path in folder.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             if time.time() - path.lstat().st_mtime > _FRESH_SECONDS and (lock := _locked(path)) is not None:
                 shutil.rmtree(path, ignore_errors=True)

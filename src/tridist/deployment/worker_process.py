@@ -13,9 +13,9 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from tridist.deployment.leftovers import Leftovers
 from tridist.deployment.log_files import tail
 from tridist.errors import DeploymentError
-from tridist.triton.shared_memory import PREFIX_VARIABLE, new_prefix, unlink_segments
 from tridist.worker.control import MAX_REPORT, WorkerReport, decode_report
 
 _MODULE = "tridist.worker.process"
@@ -50,19 +50,20 @@ class WorkerProcess:
         self.name = name
         self._log_path = log_path
         self.beats = 0
-        self._prefix = new_prefix()
         self._ended = False
         self._asked_to_drain = False
         self._listening: asyncio.Task[None] | None = None
         self._lock = threading.Lock()
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = self._loop.create_future()
+        self._leftovers = Leftovers(environment)
         try:
             self._log_start = log_path.stat().st_size if log_path.exists() else 0
             self._line, theirs = socket.socketpair()
             with theirs:
-                self._process = self._spawn(theirs, environment)
+                self._process = self._spawn(theirs, self._leftovers.environment)
         except OSError as error:
+            self._leftovers.remove()
             raise DeploymentError(name, f"could not be started: {error}") from error
         self.pid = self._process.pid
         threading.Thread(target=self._wait, name=f"wait-{name}", daemon=True).start()
@@ -160,12 +161,7 @@ class WorkerProcess:
                 pass_fds=(descriptor,),
                 start_new_session=True,
                 # A file in the current folder must not hide a module of the standard library from the worker.
-                env={
-                    **environment,
-                    "PYTHONSAFEPATH": "1",
-                    "PYTHONUNBUFFERED": "1",
-                    PREFIX_VARIABLE: self._prefix,
-                },
+                env={**environment, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"},
             )
 
     def _signal(self, number: signal.Signals) -> None:
@@ -181,7 +177,7 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             code = self._process.wait()
-        unlink_segments(self._prefix)  # nobody else would (triton-inference-server/server #7481)
+        self._leftovers.remove()
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, code)
 
