@@ -84,6 +84,10 @@ class WorkerReplicas:
         last = (self.worker.metrics_port or 0) + self.replicas - 1
         if last > MAX_PORT:
             raise ConfigurationError("metrics_port", self.worker.metrics_port, f"leads to {last} for the last replica")
+        if self.replicas > 1 and self.worker.planes.component_id is not None:
+            raise ConfigurationError(
+                "planes.component_id", self.worker.planes.component_id, "cannot be that of several"
+            )
         for name, value in self.environment.items():
             if not name or "=" in name or "\0" in name + value:
                 raise ConfigurationError("environment", name, "is no variable that a process can have")
@@ -146,6 +150,10 @@ class DeploymentConfig:
                 raise ConfigurationError("workers", name, "is the name of two workers")
             seen.add(name)
         check_calls(self.calls)
+        if self.planes.component_id is not None:
+            raise ConfigurationError(
+                "planes.component_id", self.planes.component_id, "cannot be that of several workers"
+            )
         if self.url is not None:
             self.planes_at(self.url)
             if PlanesConfig(url=self.url).scheme == "memory":

@@ -38,6 +38,9 @@ class PlanesConfig:
             environment's ``TRIDIST_URL`` says, else ``nats://127.0.0.1:4222``. It may hold a password, so the repr and
             errors leave it out; `address` is for people to read.
         namespace: keeps deployments that share a server apart; by default ``TRIDIST_NAMESPACE``, else ``default``.
+        component_id: this component's id; None, the default, makes a new one, as it has to be where several components
+            have the same configuration. It is part of the subjects on which the component hears: name it where a server
+            lets each user read its own only (examples/security).
         nats: credentials, TLS and time-outs of the connection; URL and namespace are said here, not there.
         streams: how request streams are made.
         delivery: how requests are delivered to workers.
@@ -46,11 +49,12 @@ class PlanesConfig:
     Raises:
         ConfigurationError: the URL has a scheme that no plane serves, or cannot be read; or ``nats`` has URLs or a
             namespace of its own.
-        InvalidNameError: the namespace cannot be part of a subject.
+        InvalidNameError: the namespace or the component's id cannot be part of a subject.
     """
 
     url: str = field(default_factory=lambda: os.environ.get(URL_VARIABLE) or DEFAULT_URL, repr=False)
     namespace: str = field(default_factory=lambda: os.environ.get(NAMESPACE_VARIABLE) or "default")
+    component_id: str | None = None
     nats: NatsConfig = field(default_factory=NatsConfig)
     streams: StreamConfig = field(default_factory=StreamConfig)
     delivery: DeliveryConfig = field(default_factory=DeliveryConfig)
@@ -58,6 +62,8 @@ class PlanesConfig:
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
+        if self.component_id is not None:
+            check_name("component_id", self.component_id)
         if self.scheme not in _SCHEMES:
             raise ConfigurationError("url", self.scheme, f"has a scheme that is none of {', '.join(_SCHEMES)}")
         if self.scheme != "memory":
@@ -151,7 +157,8 @@ class Planes:
 
 def _over_network(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
     nats = replace(config.nats, urls=config._servers, namespace=config.namespace)  # noqa: SLF001 (of this module)
-    return NatsRequestPlane(nats, config.streams, config.delivery), UcpDataPlane(config.tensors)
+    requests = NatsRequestPlane(nats, config.streams, config.delivery, component_id=config.component_id)
+    return requests, UcpDataPlane(config.tensors)
 
 
 _brokers: dict[str, MemoryBroker] = {}
@@ -167,7 +174,7 @@ def _in_memory(config: PlanesConfig) -> tuple[RequestPlane, DataPlane]:
         idempotency_window=streams.key_window,
     )
     return (
-        MemoryRequestPlane(broker, namespace=config.namespace, limits=limits),
+        MemoryRequestPlane(broker, namespace=config.namespace, limits=limits, component_id=config.component_id),
         MemoryDataPlane(inline_threshold=tensors.inline_threshold, lease=tensors.lease),
     )
 

@@ -8,7 +8,7 @@ import pytest
 from support import operators_deployed
 from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerLimits, WorkerReplicas
 from tridist.deployment.implementation import by_name, importable_name
-from tridist.errors import ConfigurationError
+from tridist.errors import ConfigurationError, InvalidNameError
 from tridist.icp.nats import NatsConfig, StreamConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.ucx import UcpDataPlaneConfig
@@ -208,3 +208,17 @@ def test_by_name_leaves_names_as_they_are():
         "triton",
         "nowhere:f",
     ]
+
+
+def test_an_id_cannot_be_that_of_several_components():
+    named = PlanesConfig(component_id="alice")
+    with pytest.raises(ConfigurationError) as raised:
+        DeploymentConfig(workers=(WorkerReplicas(worker=worker()),), planes=named)
+    assert raised.value.field == "planes.component_id"
+    with pytest.raises(ConfigurationError) as raised:
+        WorkerReplicas(worker=worker(planes=named), replicas=2)
+    assert raised.value.field == "planes.component_id"
+    config = DeploymentConfig(workers=(WorkerReplicas(worker=worker(planes=named)),))
+    assert config.worker_at(config.workers[0], "w", "nats://here:1").planes.component_id == "alice"
+    with pytest.raises(InvalidNameError):
+        PlanesConfig(component_id="a.b")

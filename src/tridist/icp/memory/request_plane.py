@@ -48,6 +48,7 @@ class MemoryRequestPlane(RequestPlane):
         namespace: as in `RequestPlane`.
         max_payload: the largest message in bytes.
         limits: the bounds of the queues that this plane posts to.
+        component_id: this component's id; by default a new one.
     """
 
     def __init__(
@@ -57,8 +58,9 @@ class MemoryRequestPlane(RequestPlane):
         namespace: str = "default",
         max_payload: int = DEFAULT_MAX_PAYLOAD,
         limits: QueueLimits | None = None,
+        component_id: str | None = None,
     ) -> None:
-        self.component_id = uuid.uuid4().hex
+        self.component_id = uuid.uuid4().hex if component_id is None else check_name("component_id", component_id)
         self.namespace = check_name("namespace", namespace)
         self._inbox = response_inbox(namespace, self.component_id)
         self._broker = broker

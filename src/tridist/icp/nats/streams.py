@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
 from typing import Any
 
 from tridist.icp.nats.config import DeliveryConfig, StreamConfig
-from tridist.icp.nats.jetstream import JetStream, RefusedError
+from tridist.icp.nats.jetstream import DeniedError, JetStream, RefusedError
 from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects
 
 _log = logging.getLogger(__name__)
@@ -85,7 +86,8 @@ class Streams:
             ConnectionFailedError: the server refused it or did not answer.
         """
         self.forget(key.subjects)  # whoever asks has a reason to: it begins, or a pull request failed
-        await self.ensure(key.subjects)
+        with contextlib.suppress(DeniedError):  # where workers may make no streams, somebody has
+            await self.ensure(key.subjects)
         path = f"{key.subjects.stream}.{key.name}"
         try:
             made = await self.jetstream.call(f"CONSUMER.CREATE.{path}.{key.subject}", self._consumer(key))
