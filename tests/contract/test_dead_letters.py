@@ -15,7 +15,7 @@ from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.tensor import Tensor
 
-SOON = 10.0
+SOON = 30.0
 
 
 @pytest.fixture(params=sorted(REQUEST_PLANES))
