@@ -122,7 +122,7 @@ class TestOfTheWorkers:
     async def test_while_the_request_comes(self, tmp_path):
         async with scene(tmp_path) as world:
             world.gates.open("a")
-            world.worker_proxy.to_client.pattern = b"MSG _INBOX."
+            world.worker_proxy.to_client.pattern = b"MSG tridist."
             request = world.gated("a")
             await held(world.worker_proxy.to_client)
             await lose(world.worker_proxy)

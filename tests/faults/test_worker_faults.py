@@ -72,7 +72,6 @@ async def test_a_stopped_workers_late_answer_changes_nothing(tmp_path):
         assert (await world.gated("next")).attempt == 1
 
 
-@pytest.mark.xfail(strict=True, reason="JetStream takes a stale +ACK by the message's number in the stream")
 async def test_the_late_ack_of_a_stopped_worker_does_not_remove_a_request_that_another_runs(tmp_path):
     async with scene(tmp_path) as world:
         responses = world.stream("shared", count=5, hold=2).__aiter__()
