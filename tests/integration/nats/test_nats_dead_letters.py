@@ -235,6 +235,35 @@ async def test_what_does_not_decode_or_is_not_meant_for_the_operator_is_kept(cli
     await burying.end()
 
 
+async def test_a_queue_of_garbage_comes_no_faster_than_it_can_be_kept(client, open_plane, js):
+    worker = await open_plane()
+    await client.post_request(a_request("echo", reply_to=""))  # makes the stream
+    await js.purge_stream(stream_of(client))
+    subject = subjects.OperatorSubjects(client.namespace, "echo", 1).shared
+    await asyncio.gather(*(js.publish(subject, b"\xc1") for _ in range(200)))
+    keep, busy, most = worker.dead_letters.keep, 0, 0
+
+    async def watched(letter, message_id):
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        try:
+            await keep(letter, message_id)
+        finally:
+            busy -= 1
+
+    worker.dead_letters.keep = watched
+    burying = Burying(await worker.pull_requests("echo", slots=4))
+
+    async def emptied():
+        return (await js.stream_info(stream_of(client))).state.messages == 0
+
+    await until(emptied, 40)
+    assert len(await client.dead_letters.list(limit=1000)) == 200
+    assert 1 <= most <= 8, "no more than two feeds of 4 slots"
+    await burying.end()
+
+
 async def test_letters_of_strangers_are_listed_as_such_and_can_be_removed(client, open_plane, js):
     worker = await open_plane()
     stream, burying = await tried_once(client, worker)

@@ -71,6 +71,9 @@ class NatsPuller(RequestPuller):
         self._queues: tuple[deque[NatsDelivery], deque[NatsDelivery]] = deque(), deque()
         self._held: set[NatsDelivery] = set()
         self._held_direct = 0
+        self._burying = (
+            0  # what is being given up takes room as well: a queue of garbage must not all come here at once
+        )
         self._changed = asyncio.Event()
         self._stopped = False
         self._failure: PlaneError | None = None
@@ -78,10 +81,12 @@ class NatsPuller(RequestPuller):
         self._withdrawing = asyncio.Lock()
         self._tasks, self._pulling, self._running = OwnedTasks(), OwnedTasks(), OwnedTasks()
         self._direct = Feed(streams, ConsumerKey(subjects, component_id), slots,
-            lambda: slots - self._held_direct, lambda message, ack: self._take(message, ack, direct=True),
+            lambda: slots - self._held_direct - self._burying,
+            lambda message, ack: self._take(message, ack, direct=True),
         )  # fmt: skip
         self._shared = Feed(streams, ConsumerKey(subjects), slots,
-            lambda: slots - len(self._held), lambda message, ack: self._take(message, ack, direct=False),
+            lambda: slots - len(self._held) - self._burying,
+            lambda message, ack: self._take(message, ack, direct=False),
         )  # fmt: skip
 
     async def open(self) -> None:
@@ -192,6 +197,7 @@ class NatsPuller(RequestPuller):
     def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
         verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
+            self._burying += 1
             self._tasks.spawn(self._refuse(verdict, message, ack))
             return
         held = self._watch.hold(verdict, ack.sequence, ack.deliveries)
@@ -233,9 +239,13 @@ class NatsPuller(RequestPuller):
         self._changed.set()
 
     async def _refuse(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
-        await self._undertaker.bury(refusal, message, ack)
-        self._direct.refill()
-        self._shared.refill()
+        try:
+            await self._undertaker.bury(refusal, message, ack)
+        finally:
+            self._burying -= 1
+            if not self._stopped:
+                self._direct.refill()
+                self._shared.refill()
 
     async def _stay_alive(self) -> None:
         """Tell the server every third of the ack wait that we still work on what we hold; watch the feeds."""
