@@ -35,9 +35,9 @@ class TritonOperator(Operator):
     Many requests run at once, so that Triton batches and spreads them as the model's configuration says. A decoupled
     model answers many times, any other once. Of a request pass through: its id, requested outputs, parameters, and the
     parameters ``sequence_id`` (number or text), ``sequence_start``, ``sequence_end``, ``priority`` and ``timeout``
-    (microseconds in the queue) with Triton's meaning. Without the last two, Triton's priority follows the request's own
-    (higher is more urgent there, lower here) where the model has priority levels, and its timeout is what remains until
-    the deadline; Triton observes it where the model allows it.
+    (microseconds in the queue) with Triton's meaning. Without ``priority``, Triton's priority follows the request's own
+    (higher is more urgent there, lower here) where the model has priority levels. Its timeout is what remains until the
+    deadline, or ``timeout`` where that is less; Triton observes it where the model allows it.
     """
 
     receives: ClassVar[Literal["arrays", "references", "tensors"]] = "tensors"
@@ -172,9 +172,10 @@ def _merged(override: object, model_folder: Path) -> dict[str, Any] | None:
 
 def _timeout(message: InferenceRequest) -> int:
     given, remaining = _integer(message.parameters, "timeout"), message.remaining()
-    if given or remaining is None:
+    if remaining is None:
         return given
-    return max(int(remaining * _MICROSECONDS), 1)
+    left = max(int(remaining * _MICROSECONDS), 1)
+    return min(given, left) if given else left
 
 
 def _sequence(parameters: Mapping[str, Parameter], provider: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from tridist.errors import (
 from tridist.icp.data_plane import arrays_of, fetch_all
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
-from tridist.icp.request_plane import Delivery
+from tridist.icp.request_plane import Delivery, has_expired
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.execution import Execution, Work
 
@@ -107,6 +107,9 @@ class Answering:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope, message.priority))
         inputs = await self._open_inputs(message.inputs)
+        # The timeout around us acts at the next wait only: an operator without one would run for nobody.
+        if has_expired(message):
+            raise DeadlineExceededError(message.id, message.operator, "running")
         request = OperatorRequest(inputs, message, delivery.attempt, lambda: work.abandoned)
         if not self._execution.streams:
             await conversation.post(await work.once(request), final=True)

@@ -1,0 +1,108 @@
+"""Deadlines on every request plane: where expired requests are found, and that nobody gets them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import pytest
+
+from contract.planes import REQUEST_PLANES
+from tridist.errors import DeadlineExceededError
+from tridist.icp.messages import InferenceRequest, InferenceResponse
+
+SOON = 15.0
+
+
+@pytest.fixture(params=sorted(REQUEST_PLANES))
+async def open_plane(request):
+    async with REQUEST_PLANES[request.param]() as opener:
+        namespace = "ns" + uuid.uuid4().hex[:12]
+
+        async def open_in_namespace(**options):
+            return await opener(**{"namespace": namespace, **options})
+
+        yield open_in_namespace
+
+
+@pytest.fixture
+async def client(open_plane):
+    return await open_plane()
+
+
+@pytest.fixture
+async def worker(open_plane):
+    return await open_plane()
+
+
+def a_request(seconds=SOON):
+    return InferenceRequest(operator="echo", deadline=time.time() + seconds)
+
+
+async def next_of(puller):
+    return await asyncio.wait_for(puller.__anext__(), SOON)
+
+
+async def failure_of(stream):
+    """What ends a stream without a response."""
+    with pytest.raises(DeadlineExceededError) as raised:
+        await asyncio.wait_for(stream.__anext__(), SOON)
+    return raised.value
+
+
+async def test_a_request_to_a_worker_that_nobody_is_says_so(client, worker):
+    await worker.pull_requests("echo")  # others serve the operator
+    error = await failure_of(await client.post_request(a_request(0.4), component_id="nobody"))
+    assert (error.stage, error.component_id) == ("unserved", "nobody")
+    assert "no worker of this operator has the component id 'nobody'" in str(error)
+
+
+async def test_a_request_to_any_worker_names_none(client):
+    error = await failure_of(await client.post_request(a_request(0.4)))
+    assert (error.stage, error.component_id) == ("unserved", None)
+    assert "no worker serves this operator" in str(error)
+
+
+async def test_what_expires_in_the_worker_s_own_queue_is_not_handed_out(client, worker):
+    puller = await worker.pull_requests("echo", slots=1)
+    await client.post_request(a_request(), component_id=worker.component_id)
+    first = await next_of(puller)
+    # Direct requests come to their worker at once and wait there for the slot.
+    late = await client.post_request(a_request(0.5), component_id=worker.component_id)
+    await failure_of(late)
+    last = await client.post_request(a_request(), component_id=worker.component_id)
+    await first.ack()
+    assert (await next_of(puller)).request.id == last.request.id
+
+
+async def test_what_expires_while_it_is_held_is_not_handed_out_again(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request(0.5))
+    delivery = await next_of(puller)
+    assert (await failure_of(stream)).stage == "running"
+    await delivery.give_back()
+    last = await client.post_request(a_request())
+    assert (await next_of(puller)).request.id == last.request.id
+
+
+async def test_an_answer_after_the_deadline_changes_nothing(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request(0.5))
+    delivery = await next_of(puller)
+    await failure_of(stream)
+    assert stream.ended
+    await asyncio.gather(  # refused or dropped, but never heard
+        worker.post_response(InferenceResponse(request_id=stream.request.id), delivery.request), return_exceptions=True
+    )
+    await delivery.ack()
+    await failure_of(stream)
+
+
+async def test_a_crowd_of_deadlines_each_get_their_stage(client, worker):
+    puller = await worker.pull_requests("echo", slots=3)
+    streams = [await client.post_request(a_request(2.0)) for _ in range(50)]
+    held = {(await next_of(puller)).request.id for _ in range(3)}
+    stages = {stream.request.id: (await failure_of(stream)).stage for stream in streams}
+    assert {request_id for request_id, stage in stages.items() if stage == "running"} == held
+    assert set(stages.values()) == {"running", "queued"}
