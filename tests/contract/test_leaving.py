@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import time
 import uuid
 from contextlib import suppress
@@ -12,6 +11,7 @@ import pytest
 
 from contract.planes import REQUEST_PLANES
 from contract.test_request_plane import SOON, a_request, all_of, answer_to, next_of, nothing_from
+from support.waiting import until
 from tridist import errors
 
 
@@ -34,17 +34,6 @@ async def client(open_plane):
 @pytest.fixture
 async def worker(open_plane):
     return await open_plane()
-
-
-async def until(condition, seconds=SOON):
-    """Wait for a state that no event tells of."""
-    give_up = time.monotonic() + seconds
-    while True:
-        state = condition()
-        if await state if inspect.isawaitable(state) else state:
-            return
-        assert time.monotonic() < give_up, "it did not happen"
-        await asyncio.sleep(0.01)
 
 
 def watched(delivery):

@@ -64,6 +64,8 @@ class _Question:
     seconds: float
     give_up: float | None = None
     repeated: bool = False
+    abandoned: bool = False
+    late_answer: Message | None = None
 
 
 class JetStream:
@@ -129,7 +131,9 @@ class JetStream:
             question.give_up = loop.time() + seconds
             return await answer, question.repeated
         except asyncio.CancelledError:
-            if late is not None and question.give_up is not None:
+            if late is not None:
+                if answer.done() and not answer.cancelled() and answer.exception() is None:
+                    question.late_answer = answer.result()
                 self._outlive(question, late)
             raise
         finally:
@@ -196,13 +200,19 @@ class JetStream:
 
     def _outlive(self, question: _Question, late: Callable[[Message], None]) -> None:
         """Wait for the reply without the one who asked, for as long as it would have waited."""
+        if question.late_answer is not None:
+            late(question.late_answer)
+            return
 
         def came(answer: asyncio.Future[Message]) -> None:
             self._questions.pop(question.reply.rpartition(".")[2], None)
             if not answer.cancelled() and answer.exception() is None:
                 late(answer.result())
 
-        question.answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        question.abandoned = True
+        question.give_up = question.give_up or loop.time() + question.seconds  # it may have gone out in that moment
+        question.answer = loop.create_future()
         question.answer.add_done_callback(came)
 
     def _read(self, message: Message) -> dict[str, Any]:
@@ -222,6 +232,8 @@ class JetStream:
     def _receive(self, message: Message) -> None:
         question = self._questions.get(message.subject.rpartition(".")[2])
         if question is None or question.answer.done():
+            if question is not None:
+                question.late_answer = message  # who asked is being cancelled in this very moment
             return
         status = parse_status(message.header) if message.header else None
         if status is not None and status.code == NO_RESPONDERS:
@@ -249,7 +261,7 @@ class JetStream:
 
     def _ask_again(self) -> None:
         for question in self._questions.values():
-            if question.give_up is not None and not question.answer.done():
+            if question.give_up is not None and not question.abandoned and not question.answer.done():
                 question.repeated = True
                 self._tasks.spawn(self._send_again(question))
 
