@@ -5,6 +5,7 @@ Each fault happens while other requests run in the same worker ("neighbour") and
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from dataclasses import replace
@@ -157,6 +158,17 @@ async def test_a_worker_that_an_operator_ends_or_hangs_comes_back(running: Runni
     if fault == "segfault":
         assert "Segmentation fault" in died.log_tail
         assert "string_at" in died.log_tail
+
+
+async def test_a_worker_that_is_stopped_for_less_than_the_limit_is_left_alone(running: Running):
+    before = running.frail
+    async with Traffic(running.client, ("neighbour", "bystander")).running():
+        os.kill(before.pid, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(HANG_LIMIT / 3)
+        finally:
+            os.kill(before.pid, signal.SIGCONT)
+    assert running.frail == before
 
 
 async def test_a_worker_that_leaks_is_drained_and_comes_back(running: Running):
