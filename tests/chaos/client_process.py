@@ -103,10 +103,15 @@ class Caller:
                 work.cancel()
                 await asyncio.wait({work})
                 return {"outcome": "cancelled"}
+        twin = asyncio.ensure_future(self._collect(job, [])) if job.twin else None
         try:
             await work
         except TridistError as error:
             return _judge(job, error)
+        finally:
+            taken = twin is not None and await _was_taken(twin)
+        if taken:
+            return {"outcome": "wrong", "why": "both with the same key were taken"}
         if job.leave_after is not None and len(responses) == job.leave_after:
             return {"outcome": "left"}
         if job.wanted is not None:
@@ -115,14 +120,26 @@ class Caller:
         return {"outcome": "answered"} if fault is None else {"outcome": "wrong", "why": fault}
 
     async def _collect(self, job: Job, responses: list[Response]) -> None:
-        pending = self._client.post_request(job.operator, job.inputs, parameters=job.parameters, timeout=job.timeout)
+        pending = self._client.post_request(
+            job.operator, job.inputs, parameters=job.parameters, timeout=job.timeout, **job.options
+        )
         try:
             async for response in pending:
                 responses.append(response)
                 if len(responses) == job.leave_after:
                     break
+                await asyncio.sleep(job.read_pause)
         finally:
             await pending.aclose()
+
+
+async def _was_taken(twin: asyncio.Future[None]) -> bool:
+    """Whether the second one with a key was answered, too; any error says that it was not."""
+    try:
+        await twin
+    except TridistError:
+        return False
+    return True
 
 
 def _judge(job: Job, error: TridistError) -> dict[str, Any]:

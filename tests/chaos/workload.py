@@ -43,6 +43,9 @@ class Job:
         timeout: seconds.
         cancel_after: seconds after which its task is cancelled.
         leave_after: answers after which its iterator is left.
+        read_pause: seconds that its reader takes for each answer.
+        options: others of `post_request`.
+        twin: posted a second time at once, with the same idempotency key: one of the two must not be taken.
     """
 
     kind: str
@@ -55,6 +58,9 @@ class Job:
     timeout: float = TIMEOUT
     cancel_after: float | None = None
     leave_after: int | None = None
+    read_pause: float = 0.0
+    options: dict[str, Any] = field(default_factory=dict)
+    twin: bool = False
 
     def may_end_with(self, code: str) -> bool:
         """Whether an error of this code is no mistake."""
@@ -63,7 +69,13 @@ class Job:
 
 def echo(rng: random.Random) -> Job:
     x = _integers(rng, rng.randint(1, 512))
-    return Job("echo", "echo", {"x": x}, _one(2 * x + 1))
+    return Job("echo", "echo", {"x": x}, _one(2 * x + 1), options={"priority": rng.choice([-1, 0, 0, 0, 1])})
+
+
+def keyed(rng: random.Random) -> Job:
+    """Two with the same key: the second one learns that the first was taken."""
+    job = echo(rng)
+    return replace(job, kind="keyed", options={"idempotency_key": f"{rng.getrandbits(64):x}"}, twin=True)
 
 
 def large(rng: random.Random) -> Job:
@@ -78,6 +90,12 @@ def aggregator(rng: random.Random) -> Job:
 
 def stream(rng: random.Random) -> Job:
     return _stream(rng, "stream", 0.05)
+
+
+def slowly_read(rng: random.Random) -> Job:
+    """A stream whose reader is slower than its writer."""
+    job = _stream(rng, "slowly read", 0)
+    return replace(job, read_pause=0.03, options={"window": rng.randint(1, 4)})
 
 
 def left(rng: random.Random) -> Job:
@@ -112,7 +130,19 @@ def poison(rng: random.Random) -> Job:
     return Job("poison", "poison", {}, lambda _: "it was answered", wanted="ATTEMPTS_EXHAUSTED")
 
 
-_WEIGHTS = {echo: 40, large: 12, aggregator: 6, stream: 12, left: 4, slow: 8, late: 6, cancelled: 6, flaky: 8}
+_WEIGHTS = {
+    echo: 36,
+    keyed: 6,
+    large: 12,
+    aggregator: 6,
+    stream: 8,
+    slowly_read: 4,
+    left: 4,
+    slow: 8,
+    late: 6,
+    cancelled: 6,
+    flaky: 8,
+}
 _POISON = 0.004
 
 

@@ -21,6 +21,7 @@ from tridist.deployment import (
     EmbeddedNatsServer,
     NatsServerConfig,
     RestartPolicy,
+    WorkerLimits,
     WorkerReplicas,
 )
 from tridist.icp.planes import PlanesConfig
@@ -182,5 +183,7 @@ def _worker(name: str, operators: tuple[str, ...], count: int) -> WorkerReplicas
     return WorkerReplicas(
         worker=WorkerConfig(name=name, operators=configs, grace_period=_END_SECONDS, linger=1.0),
         replicas=count,
+        # These may stand still for as long as they like, so that some come back; the others are found and killed.
+        limits=WorkerLimits(unresponsive_after=None) if name == "small" else None,
         environment={"PYTHONPATH": os.pathsep.join(sys.path)},
     )

@@ -197,3 +197,21 @@ async def test_a_connection_that_goes_silent_is_taken_for_lost(tmp_path, stalled
         proxy.down()  # the new ones hear nothing either
         proxy.up()
         await outcome(world, request)
+
+
+async def test_a_lost_answer_is_looked_for_until_the_server_says_where_it_is(tmp_path):
+    """The client is back, but its questions stay unanswered for a while (a leader is elected, a disk stalls)."""
+    async with scene(tmp_path, reply_timeout=0.4) as world:
+        request = world.gated("a")
+        await world.gates.until_begun("a")
+        world.client_proxy.to_client.stall()
+        world.gates.open("a")
+        await world.until_messages(0)
+        world.client_proxy.down()
+        await until(lambda: world.client_proxy.connections == 0)
+        world.client_proxy.up()
+        world.client_proxy.to_server.pattern = b"PUB $JS.API.STREAM.MSG.GET"
+        await held(world.client_proxy.to_server)
+        await asyncio.sleep(8)  # longer than all looks together
+        world.client_proxy.to_server.resume()
+        await outcome(world, request)

@@ -8,6 +8,7 @@ stream was settled, and its answer went nowhere: it is posted again, and runs ag
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from tridist.icp.response_stream import ResponseStream
 
 _log = logging.getLogger(__name__)
 _ROUNDS = (0.2, 1.0, 3.0)
-"""Seconds before each look: a worker that came back before us may answer while our subscription is on its way."""
+"""Seconds before each look: a worker that came back before us may answer while our subscription is on its way. The last
+one is repeated for requests of which the server has not said where they are."""
 _AT_ONCE = 64
 
 
@@ -72,12 +74,27 @@ class Recovery:
         return receipt if receipt is not None and receipt.stream is stream else None
 
     async def run(self) -> None:
-        """Look for lost requests; called after a reconnection."""
-        for pause in _ROUNDS:
+        """Look for lost requests until it is known where each is; called after a reconnection.
+
+        A server that has just come back may leave questions unanswered for a while (it elects a leader, it reads its
+        store), and refuse what is posted again.
+        """
+        connection = self._jetstream.connection.reconnections
+        for number, pause in enumerate(itertools.chain(_ROUNDS, itertools.repeat(_ROUNDS[-1])), 1):
             await asyncio.sleep(pause)
-            waiting = [receipt for receipt in self._receipts.values() if _waits(receipt)]
-            for start in range(0, len(waiting), _AT_ONCE):
-                await asyncio.gather(*map(self._recover, _still(waiting[start : start + _AT_ONCE])))
+            if self._jetstream.connection.reconnections != connection:
+                return  # another loss: another run has begun
+            receipts = list(self._receipts.values())
+            if number > len(_ROUNDS):
+                receipts = [receipt for receipt in receipts if _unknown(receipt, connection)]
+                if not receipts:
+                    return
+            await self._look(receipts)
+
+    async def _look(self, receipts: list[Receipt]) -> None:
+        waiting = _still(receipts)
+        for start in range(0, len(waiting), _AT_ONCE):
+            await asyncio.gather(*map(self._recover, _still(waiting[start : start + _AT_ONCE])))
 
     async def _recover(self, receipt: Receipt) -> None:
         try:
@@ -117,6 +134,14 @@ class Recovery:
 
 def _open(receipt: Receipt) -> bool:
     return receipt.stream is not None and not receipt.stream.ended
+
+
+def _unknown(receipt: Receipt, connection: int) -> bool:
+    """Whether an open request was not seen on this connection; it may be on its way to be posted again."""
+    stream = receipt.stream
+    if stream is None or stream.ended or has_expired(stream.request):
+        return False
+    return receipt.connection != connection
 
 
 def _waits(receipt: Receipt) -> bool:
