@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import tridist
@@ -71,3 +72,41 @@ class Gate(tridist.Operator):
         else:
             await self._opened.wait()
         return {"y": request["x"]}
+
+
+def _note(request: tridist.OperatorRequest, kind: str = "") -> None:
+    path = f"{request.parameters['note']}{kind}"
+    Path(path + ".new").write_text(repr(time.monotonic()))
+    Path(path + ".new").rename(path)
+
+
+class Waits(tridist.Operator):
+    """Waits until it is cancelled, and notes when that was in the file that the parameter ``note`` names."""
+
+    async def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """A minute at most."""
+        _note(request, ".began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            _note(request)
+            raise
+        return {}
+
+
+class Asks(tridist.Operator):
+    """Asks `Waits`."""
+
+    async def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """What that answers."""
+        response = await self.remote("Waits").post_request(parameters=request.parameters)
+        return dict(response.outputs)
+
+
+class AsksTwice(tridist.Operator):
+    """Asks `Asks`."""
+
+    async def execute(self, request: tridist.OperatorRequest) -> dict[str, Any]:
+        """What that answers."""
+        response = await self.remote("Asks").post_request(parameters=request.parameters)
+        return dict(response.outputs)

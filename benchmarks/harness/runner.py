@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).parents[1]
-NAMES = ("request_plane", "data_plane", "inline_threshold", "pipeline", "triton_operator", "scaling", "memory")
+NAMES = (
+    "request_plane",
+    "data_plane",
+    "inline_threshold",
+    "pipeline",
+    "triton_operator",
+    "scaling",
+    "memory",
+    "cancellation",
+)
 _SECONDS = 1800.0
 
 

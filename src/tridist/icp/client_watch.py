@@ -8,7 +8,7 @@ The rules:
 - only the client that posted a request can leave it or report on it;
 - a client that is silent is waited for; one that is known to be absent (nobody listens at its address) for longer than
   the grace has left all of its requests. It may be back later and post them again;
-- what was left before it arrived is remembered for some seconds;
+- what was left before it arrived is remembered for a minute;
 - once the final response is on its way nothing is stopped any more.
 """
 
@@ -32,7 +32,8 @@ DEFAULT_GRACE = 2.0
 ENQUIRY_INTERVAL = 1.0
 """Seconds between two questions to a client, and how long a request must be held to be asked about: nearly all are
 answered before that and cost nothing."""
-_REMEMBERED_SECONDS = 10.0
+_REMEMBERED_SECONDS = 60.0
+"""For requests that are on their way, and for those in queues of which their client may not take them out itself."""
 _MAX_REMEMBERED = 4096
 
 

@@ -179,6 +179,31 @@ async def test_a_deadline_cancels_the_request_in_the_core(hosted):
     assert int(later["index"][0]) == 0
 
 
+@pytest.mark.parametrize("how", ["iterator", "task"])
+async def test_leaving_cancels_the_request_in_the_core(hosted, how):
+    before = cancelled(hosted)
+    if how == "iterator":
+        stream = hosted.client.post_request("stream", {"count": np.array([-1], np.int32)}, timeout=50)
+        async for _ in stream:
+            break
+        await stream.aclose()
+    else:
+        first = []
+        stream = hosted.client.post_request("stream", {"count": np.array([-1], np.int32)}, timeout=50)
+        reading = asyncio.ensure_future(read_into(first, stream))
+        await until(lambda: first)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    await until(lambda: cancelled(hosted) == before + 1)
+    # The model has one instance: the next answer comes only when it has noticed the cancellation (it polls 60 s).
+    later = await single(hosted, "stream", {"count": np.array([1], np.int32)}, timeout=30)
+    assert int(later["index"][0]) == 0
+
+
+def cancelled(hosted):
+    return sum(operator.cancelled for operator in hosted.worker.status().operators)
+
+
 async def test_sequences_keep_their_state(hosted):
     sums = {}
     for step in range(3):

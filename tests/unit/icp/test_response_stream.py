@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tridist import errors
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
+from tridist.icp.reports import Enquiry
 from tridist.icp.response_stream import ResponseRouter, ResponseStream
 
 OUTPUT = {"y": TensorReference(DataType.INT8, (1,), 1, b"1")}
@@ -381,3 +382,103 @@ async def test_a_request_posted_anew_counts_its_attempts_from_one_again():
     for sequence in range(3):
         stream.push(InferenceResponse(request_id="i", sequence=sequence, final=sequence == 2, attempt=1))
     assert [(response.sequence, response.attempt) async for response in stream] == [(0, 3), (1, 1), (2, 1)]
+
+
+# -- the window -----------------------------------------------------------------------------------------------------
+
+
+class Plane:
+    """What a stream tells its plane."""
+
+    def __init__(self, window):
+        self.closed, self.left, self.dropped, self.read = [], [], [], []
+        self.stream = ResponseStream(
+            InferenceRequest(operator="o", id="r", response_window=window),
+            self.closed.append,
+            self.dropped.append,
+            self.left.append,
+            lambda stream: self.read.append((stream.receipt_to, stream.read)),
+        )
+
+
+async def take(stream, count):
+    return [(await anext(stream)).sequence for _ in range(count)]
+
+
+async def test_the_worker_is_told_twice_in_a_window_what_was_read_not_what_has_come():
+    plane = Plane(4)
+    for sequence in range(6):
+        plane.stream.push(answer(sequence), "w")
+    assert plane.read == []
+    await take(plane.stream, 5)
+    assert plane.read == [("w", 2), ("w", 4)]
+    assert plane.stream.read == 5
+
+
+async def test_nobody_is_told_who_has_not_asked():
+    plane = Plane(2)
+    for sequence in range(4):
+        plane.stream.push(answer(sequence))
+    await take(plane.stream, 4)
+    assert plane.read == []
+
+
+async def test_after_a_redelivery_the_new_worker_is_told_also_of_what_was_read_before():
+    plane = Plane(4)
+    for sequence in range(4):
+        plane.stream.push(answer(sequence), "first")
+    await take(plane.stream, 3)
+    assert plane.read == [("first", 2)]
+    for sequence in range(4):
+        plane.stream.push(answer(sequence, attempt=2), "second")
+    assert plane.read == [("first", 2), ("second", 3)]  # its second response was read already, its fourth was not
+    plane.stream.push(answer(9), "first")  # too late: it is not the one to tell any more
+    await take(plane.stream, 1)
+    assert plane.read[-1] == ("second", 4)
+
+
+async def test_a_worker_that_ignores_the_window_is_left():
+    plane = Plane(4)
+    for sequence in range(2 * 4 + 16):
+        plane.stream.push(answer(sequence))
+    assert not plane.stream.ended
+    plane.stream.push(answer(100))
+    assert plane.left == plane.closed == [plane.stream]
+    assert plane.dropped
+    assert await take(plane.stream, 24) == list(range(24))
+    with pytest.raises(errors.WindowExceededError) as caught:
+        await anext(plane.stream)
+    assert (caught.value.request_id, caught.value.window) == ("r", 4)
+
+
+async def test_responses_that_came_early_count_for_the_window_too():
+    plane = Plane(1)
+    for sequence in range(1, 2 + 16 + 2):
+        plane.stream.push(answer(sequence))
+    assert plane.left == [plane.stream]
+    assert len(plane.dropped) == 2 + 16 + 1
+
+
+async def test_leaving_is_told_once_and_not_after_the_end():
+    plane = Plane(4)
+    await plane.stream.aclose()
+    await plane.stream.aclose()
+    assert plane.left == [plane.stream]
+    for end in ("final", "fail", "discard"):
+        plane = Plane(4)
+        if end == "final":
+            plane.stream.push(answer(final=True))
+        elif end == "fail":
+            plane.stream.fail(errors.PlaneClosedError("request plane"))
+        else:
+            plane.stream.discard()
+        await plane.stream.aclose()
+        assert plane.left == []
+
+
+async def test_a_worker_that_asks_is_told_what_was_read_and_what_was_left():
+    router = ResponseRouter()
+    router.open(InferenceRequest(operator="o", id="r"), lambda _: None)
+    router.route(answer(0))
+    report = router.answer(Enquiry(("r", "gone")))
+    assert (report.read, report.left) == ({"r": 0}, {"gone": 0})
