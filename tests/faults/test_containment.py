@@ -181,7 +181,7 @@ async def test_a_worker_that_leaks_is_drained_and_comes_back(running: Running):
     (unhealthy,) = running.events(WorkerUnhealthy)
     assert unhealthy.reason == died.reason
     used = int(died.reason.removeprefix("it had ").partition(" MiB")[0])
-    assert used > containment.LEAK >> 20
+    assert used > 256  # looked at while it still leaked, maybe
     assert died.reason == f"it had {used} MiB of memory, 256 MiB are allowed, so it was drained"
     (response,) = await outcomes(running.client, "frail")
     assert int(response["pid"]) == running.frail.pid

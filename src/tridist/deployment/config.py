@@ -65,7 +65,8 @@ class WorkerReplicas:
         calls: names of workers of the same deployment whose operators this one's operators call. When the deployment
             stops, those go on serving until this one has drained; without it all drain at once, and a request here
             that still waits for another worker gets no answer, and goes back to its queue after the grace period.
-            Nothing else could tell: any operator may call any other at any time.
+            Nothing else could tell: any operator may call any other at any time. Operators of one worker always drain
+            together; those that call each other do better in workers of their own.
 
     Raises:
         ConfigurationError: a field is not as described.
