@@ -20,6 +20,8 @@ async def calling() -> None:
         assert_type(response.attempt, int)
         async for one in client.post_request("stream", {"x": tridist.by_reference([1, 2])}):
             assert_type(one, tridist.Response)
+        assert_type(await client.dead_letters.replay(1), tuple[tridist.Response, ...])
+        assert_type((await client.dead_letters.get(1)).attempts, int)
         remote = client.operator("encoder", version=2)
         assert_type(remote, tridist.RemoteOperator)
         assert_type(remote.post_request({"x": 1}), tridist.PendingResponse)

@@ -40,7 +40,7 @@ class _Entry:
 def command(*, wait: float, watch: float | None, connection: Connection, as_json: bool) -> int | None:
     """Show every operator of the namespace: its workers, what they do, and what waits for them.
 
-    Workers count since they started. What went wrong gets a column where it happened: attempts beyond a request's first
+    Workers count since they started. Where there was trouble a column tells it: attempts beyond a request's first
     (retried), requests that expired, whose client left (cancelled), whose attempts were used up (exhausted), that could
     not be read (refused), and how many of these were kept for 'tridist dlq' (dead lettered).
 
@@ -131,16 +131,20 @@ def _table(entries: list[_Entry], namespace: str) -> Table | Text:
         return Text(f"nothing is served in the namespace {namespace}, and nothing waits")
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("operator", "version", "workers"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "version")
     for column in ("waiting", "running", "slots", "completed", "failed"):
-        table.add_column(column, justify="right")
-    # What should not happen is a column only where it did: a terminal is narrow.
-    troubles = [name for name in _TROUBLES if any(_total(entry, name) for entry in entries)]
-    for name in troubles:
-        table.add_column(name.replace("_", " "), justify="right")
-    for entry in entries:
-        table.add_row(*_row(entry), *(str(_total(entry, name) or "") for name in troubles))
+        table.add_column(column, justify="right", no_wrap=True)
+    troubles = [_trouble(entry) for entry in entries]
+    if any(troubles):  # a terminal is narrow
+        table.add_column("trouble", overflow="fold", min_width=10)  # the longest of its words
+    for entry, trouble in zip(entries, troubles, strict=True):
+        table.add_row(*_row(entry), *([trouble] if any(troubles) else []))
     return table
+
+
+def _trouble(entry: _Entry) -> str:
+    counts = {name.replace("_", " "): _total(entry, name) for name in _TROUBLES}
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
 def _total(entry: _Entry, counter: str) -> int:

@@ -7,6 +7,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from integration.cli.test_commands import TESTS, Up, restore_logging, tridist  # noqa: F401 (a fixture)
@@ -101,6 +102,32 @@ def test_a_request_that_kills_its_workers_is_listed_shown_replayed_and_purged(up
     outcomes = [json.loads(line) for line in done.stdout.splitlines()]
     assert [(found["id"], found["answered"], found["attempt"]) for found in outcomes] == [(1, True, 1), (2, True, 1)]
     assert listed(dlq) == []
+
+
+def test_what_died_shows_among_the_operators(up: str, dlq, tmp_path: Path):
+    kill_workers(up, tmp_path / "flag")
+    (served,) = json.loads(tridist("operators", "--json", "--url", up).stdout)["operators"]
+    (worker,) = served["workers"]
+    assert (worker["exhausted"], worker["dead_lettered"], worker["cancelled"]) == (1, 1, 0)
+    assert worker["metrics_url"] is None
+    table = " ".join(tridist("operators", "--url", up).stdout.split())  # it folds where the terminal is narrow
+    assert "trouble" in table
+    assert "1 exhausted, 1 dead lettered" in table
+    assert "cancelled" not in table
+
+
+def test_a_tensor_that_went_with_its_client_cannot_be_replayed(up: str, dlq, tmp_path: Path):
+    np.save(tmp_path / "x.npy", np.zeros(100_000, dtype=np.float32))
+    lost = tridist(
+        "infer", "dies/3", "--input", f"x=@{tmp_path}/x.npy", "--parameter", f"unless={tmp_path}/flag", "--url", up
+    )
+    assert "ATTEMPTS_EXHAUSTED" in lost.stderr
+    shown = dlq("show", "1").stdout
+    assert re.search(r"input +x FP32 \[100000\] \(400000 bytes, ucp://", shown), shown
+    replayed = dlq("replay", "1")
+    assert replayed.returncode == 1
+    assert replayed.stdout.startswith("1: NOT_REPLAYABLE dead letter 1 cannot be replayed: its input 'x' cannot be had")
+    assert len(listed(dlq)) == 1
 
 
 def test_purging_asks_first_and_says_what_is_not_there(up: str, dlq, tmp_path: Path):

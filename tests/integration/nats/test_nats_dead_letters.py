@@ -235,6 +235,20 @@ async def test_what_does_not_decode_or_is_not_meant_for_the_operator_is_kept(cli
     await burying.end()
 
 
+async def test_a_worker_that_stalled_over_the_last_attempt_says_so(client, open_plane, monkeypatch):
+    worker = await open_plane()
+    puller = await worker.pull_requests("echo", slots=2)
+    stream = await client.post_request(a_request())
+    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    monkeypatch.setattr(puller, "_overdue", lambda _: True)  # what a blocked event loop makes of every delivery
+    assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
+    (letter,) = await client.dead_letters.list()
+    assert letter.last_error.code == "PLANE"
+    assert "no sign of life for more than 1 s" in letter.last_error.message
+    await delivery.ack()
+    await puller.close()
+
+
 async def test_a_queue_of_garbage_comes_no_faster_than_it_can_be_kept(client, open_plane, js):
     worker = await open_plane()
     await client.post_request(a_request("echo", reply_to=""))  # makes the stream

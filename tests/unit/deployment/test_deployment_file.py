@@ -51,6 +51,7 @@ def test_the_documented_example_is_valid(tmp_path: Path):
     assert encoder.names() == ("encoder-0", "encoder-1")
     assert encoder.environment == {"CUDA_VISIBLE_DEVICES": "0"}
     assert encoder.worker.grace_period == 10
+    assert (encoder.worker.metrics_port, pipeline.worker.metrics_port) == (9464, None)
     assert encoder.worker.operators[0].repository == str(tmp_path / "models")
     assert encoder.worker.operators[0].parameters == {"config": {"max_batch_size": 8}}
     assert pipeline.worker.operators[0].max_in_flight == 64

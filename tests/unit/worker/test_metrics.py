@@ -103,10 +103,29 @@ async def test_what_was_given_up_and_tried_again_is_counted():
         read_ = await metrics_of(hosted)
         (status,) = (await hosted.client.workers())[0].operators
         assert broken.attempt == 1
+        await hosted.worker._hosts[0].stop_pulling()
+        assert await exhausted(hosted, requests) == "ATTEMPTS_EXHAUSTED"
+        assert (await metrics_of(hosted))["tridist_requests_total", "echo", "1", "exhausted"] == 1
+        assert (await hosted.client.workers())[0].operators[0].dead_lettered == 1
     assert read_["tridist_attempts_total", "echo", "1", "3+"] == 1
     assert read_["tridist_requests_total", "echo", "1", "refused"] == 1
     assert read_["tridist_dead_letters_total", "echo", "1"] == 1
     assert (status.retried, status.refused, status.dead_lettered, status.exhausted) == (1, 1, 1, 0)
+
+
+async def exhausted(hosted, requests):
+    """Give a request back three times, and let the worker have it then; what its client hears."""
+    pending = asyncio.ensure_future(one(hosted.client.post_request("echo", {"x": 1})))
+    puller = await requests.pull_requests("echo")
+    for _ in range(2):
+        await (await anext(puller)).give_back()
+    third = await anext(puller)
+    await puller.stop()
+    await third.give_back()
+    await hosted.worker._hosts[0].start_pulling()
+    with pytest.raises(errors.AttemptsExhaustedError) as raised:
+        await pending
+    return raised.value.code
 
 
 async def one(pending):

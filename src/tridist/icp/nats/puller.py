@@ -20,7 +20,7 @@ from tridist.icp.nats.intake import Refusal, judge
 from tridist.icp.nats.pulse import Pulse
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
-from tridist.icp.nats.undertaker import Undertaker
+from tridist.icp.nats.undertaker import StalledError, Undertaker, same_message
 from tridist.icp.request_plane import PullCounters, RequestPuller, has_expired
 from tridist.icp.subjects import OperatorSubjects
 
@@ -220,6 +220,7 @@ class NatsPuller(RequestPuller):
         self._free(delivery)
         if verdict != TERM and self._overdue(delivery):
             _log.warning("request %s: held up for too long, it is another worker's by now", delivery.request.id)
+            self._undertaker.note(delivery.ack_subject, StalledError(self._ack_wait))
             return
         if delivery.failure is not None:
             self._undertaker.note(delivery.ack_subject, delivery.failure)
@@ -239,6 +240,8 @@ class NatsPuller(RequestPuller):
         self._changed.set()
 
     async def _refuse(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
+        if any(same_message(delivery.ack_subject, ack) for delivery in self._held):
+            self._undertaker.note(message.reply, StalledError(self._ack_wait))
         try:
             await self._undertaker.bury(refusal, message, ack)
         finally:

@@ -10,7 +10,7 @@ import logging
 import time
 from collections import OrderedDict
 
-from tridist.errors import AttemptsExhaustedError, ConnectionFailedError, TridistError
+from tridist.errors import AttemptsExhaustedError, ConnectionFailedError, PlaneError, TridistError
 from tridist.icp.codec import encode_response
 from tridist.icp.dead_letters import DeadLetter
 from tridist.icp.messages import ErrorInfo, InferenceResponse
@@ -30,6 +30,13 @@ _RETRIES = 10
 """How often keeping a letter is tried again when the server does not answer: for ever would hold up its client."""
 _NO_LEADER = (10008, 10009)
 _NOTES = 1024
+
+
+class StalledError(PlaneError):
+    """This worker had the request and gave no sign of life for longer than the ack wait."""
+
+    def __init__(self, ack_wait: float) -> None:
+        super().__init__(f"its worker stalled: no sign of life for more than {ack_wait:g} s", ack_wait=ack_wait)
 
 
 class Undertaker:
@@ -134,6 +141,12 @@ def _may_pass(error: ConnectionFailedError) -> bool:
     if isinstance(error, RefusedError):
         return error.server_code in _NO_LEADER
     return not isinstance(error, DeniedError)
+
+
+def same_message(ack_subject: str, ack: AckSubject) -> bool:
+    """Whether two deliveries are of one message."""
+    other = parse_ack_subject(ack_subject)
+    return other is not None and _identity(other) == _identity(ack)
 
 
 def _identity(ack: AckSubject) -> str:
