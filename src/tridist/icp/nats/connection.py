@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _PLANE = "request plane"
 _FLUSH_SECONDS = 2
 _DISCARD_SECONDS = 0.5
+_EAGER_BYTES = 64 * 1024
+"""What may be on its way to the socket before we wait for it: asyncio's own mark for a full buffer."""
 
 
 class Message(NamedTuple):
@@ -46,6 +48,7 @@ class _DirectClient(Client):
     def __init__(self) -> None:
         super().__init__()
         self.handlers: dict[int, Handler] = {}
+        self._writing = False
 
     @override
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
@@ -59,15 +62,39 @@ class _DirectClient(Client):
 
     @override
     async def _send_publish(self, subject: str, reply: str, payload: bytes, payload_size: int, headers: Any) -> None:
-        """As nats-py's, but with the header block as bytes: to build and check it there takes 5 µs a request."""
+        """As nats-py's, with the header block as bytes, and without waking its flusher task for each message.
+
+        In processor time: headers as a dict cost 1.5 µs a message, as bytes 0.3. The flusher costs 13 µs of the 119
+        that a request takes to be posted, one at a time; with 16 under way there is no difference, for both write
+        together what was published in one turn of the loop.
+        """
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += payload_size
-        if headers:
-            await self._send_command(hpub_cmd(subject, reply, headers, payload))
-        else:
-            await self._send_command(pub_cmd(subject, reply, payload))
-        if self._flush_queue is not None and self._flush_queue.empty():
-            await self._flush_pending()
+        command = hpub_cmd(subject, reply, headers, payload) if headers else pub_cmd(subject, reply, payload)
+        await self._send_command(command)
+        if self._backlogged():
+            # The flusher waits for the socket, so what is pending stays bounded; nats-py keeps it for reconnections.
+            if self._flush_queue is not None and self._flush_queue.empty():
+                await self._flush_pending()
+        elif not self._writing:
+            self._writing = True
+            asyncio.get_running_loop().call_soon(self._write_pending)
+
+    def _backlogged(self) -> bool:
+        writer = getattr(self._transport, "_io_writer", None)  # none on a WebSocket
+        if writer is None or not self.is_connected:
+            return True
+        return bool(self._pending_data_size + writer.transport.get_write_buffer_size() > _EAGER_BYTES)
+
+    def _write_pending(self) -> None:
+        """Write what was published in this turn of the loop."""
+        self._writing = False
+        if self._pending and self.is_connected and self._transport is not None:
+            # A transport that just broke: the reading side finds out, and what is pending waits for the next one.
+            with contextlib.suppress(OSError, RuntimeError):
+                self._transport.writelines(self._pending)
+                self._pending = []
+                self._pending_data_size = 0
 
 
 class NatsConnection:

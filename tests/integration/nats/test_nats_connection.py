@@ -1,0 +1,78 @@
+"""Writing to a server that reads slowly, or is away for a moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from support.waiting import until
+from tridist.deployment.nats_server import EmbeddedNatsServer
+from tridist.icp.nats import NatsConfig
+from tridist.icp.nats.connection import NatsConnection
+
+SOON = 30.0
+KIBIBYTE = 1024
+
+
+@pytest.fixture
+async def server():
+    async with EmbeddedNatsServer() as running:
+        yield running
+
+
+@pytest.fixture
+async def connections(server):
+    pair = [NatsConnection(NatsConfig(urls=server.url), name) for name in ("sender", "receiver")]
+    for connection in pair:
+        await connection.open()
+    yield pair
+    for connection in pair:
+        await connection.close(flush=False)
+
+
+def buffered(connection):
+    """Bytes that wait in this process for the socket."""
+    client = connection._client
+    return client._pending_data_size + client._transport._io_writer.transport.get_write_buffer_size()
+
+
+async def received_by(connection):
+    got = []
+    await connection.subscribe("to.*", got.append)
+    await connection.flush()
+    return got
+
+
+async def test_what_is_published_at_once_arrives_in_order(connections):
+    sender, receiver = connections
+    got = await received_by(receiver)
+    for number in range(3000):
+        await sender.publish("to.me", b"%d" % number, headers=b"NATS/1.0\r\nA: b\r\n\r\n" if number % 2 else b"")
+    await until(lambda: len(got) == 3000, SOON)
+    assert [int(message.data) for message in got] == list(range(3000))
+    assert [bool(message.header) for message in got[:4]] == [False, True, False, True]
+
+
+async def test_a_server_that_does_not_read_holds_publishers_up_and_loses_nothing(server, connections):
+    sender, receiver = connections
+    got = await received_by(receiver)
+    total, size = 400, 100 * KIBIBYTE
+
+    async def publish():
+        for number in range(total):
+            await sender.publish("to.me", b"%06d" % number + bytes(size))
+
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        publishing = asyncio.create_task(publish())
+        await asyncio.sleep(1.0)
+        assert not publishing.done()
+        assert buffered(sender) < total * size / 4
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await asyncio.wait_for(publishing, SOON)
+    await until(lambda: len(got) == total, SOON)
+    assert [int(message.data[:6]) for message in got] == list(range(total))
