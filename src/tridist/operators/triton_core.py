@@ -12,7 +12,7 @@ from typing import Any
 
 from tridist.errors import OperatorLoadError
 from tridist.triton import Provider, load_provider
-from tridist.triton.shared_memory import own_prefix, unlink_segments
+from tridist.triton.shared_memory import PREFIX_SETTING, own_prefix, unlink_segments
 
 _log = logging.getLogger(__name__)
 _EXIT_SECONDS = 5
@@ -118,7 +118,7 @@ class TritonCore:
                 model_repository=folder,
                 model_control_mode=self.provider.ModelControlMode.EXPLICIT,
                 exit_timeout=_EXIT_SECONDS,
-                backend_configuration={"python": {"shm-region-prefix-name": own_prefix()}},
+                backend_configuration={"python": {PREFIX_SETTING: own_prefix()}},
             )
             _started.add(self)
             try:

@@ -15,6 +15,7 @@ from tridist.triton.capi.enums import InstanceGroupKind, LogFormat, ModelControl
 from tridist.triton.capi.library import Installation, Library
 from tridist.triton.exceptions import InvalidArgumentError
 from tridist.triton.python_backend import check_shell_safe
+from tridist.triton.shared_memory import PREFIX_SETTING, own_prefix
 
 
 @dataclass
@@ -51,8 +52,9 @@ class ModelLoadDeviceLimit:
 class Options:
     """Options of a server. Each name is that of a ``TRITONSERVER_ServerOptionsSet…`` function.
 
-    They differ from the official API's defaults in three points: warnings and errors are logged (to stderr, without
-    ``log_file``), and the backend and cache folders are the wheel's.
+    They differ from the official API's defaults in four points: warnings and errors are logged (to stderr, without
+    ``log_file``), the backend and cache folders are the wheel's, and the Python backend's shared memory is named after
+    this process (``shm-region-prefix-name``), so that what crashed stubs leave goes with it.
 
     Attributes:
         model_repository: one path or several of model repositories.
@@ -236,6 +238,7 @@ def _fill(options: Options, put: _Setter, backends: str, installation: Installat
     put("SetRepoAgentDirectory", options.repo_agent_directory)
     for cache, settings in options.cache_config.items():
         put("SetCacheConfig", cache, json.dumps(settings))
+    put("SetBackendConfig", "python", PREFIX_SETTING, own_prefix())  # the last one given counts
     for attribute, name in _SETTINGS.items():
         for group, settings in getattr(options, attribute).items():
             for setting, value in settings.items():

@@ -2,11 +2,12 @@
 
 The backend unlinks a segment when it unloads the model, but not when the stub has crashed, and a process that is killed
 unlinks none. So each process gives its segments a prefix that no other process has: what bears it when the last core
-of the process has stopped, or when the process is dead, is of use to nobody.
+of the process has stopped, or when the process ends, is of use to nobody.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
@@ -15,6 +16,9 @@ from pathlib import Path
 
 PREFIX_VARIABLE = "TRIDIST_TRITON_SHM_PREFIX"
 """Environment variable by which a process chooses the prefix of a child, whose segments it means to remove."""
+
+PREFIX_SETTING = "shm-region-prefix-name"
+"""The Python backend's setting."""
 
 _FOLDER = Path("/dev/shm")  # noqa: S108 (where Linux has them)
 _PREFIX = re.compile(r"tridist_triton_[0-9a-f]{16}_")
@@ -35,7 +39,13 @@ def own_prefix() -> str:
         given = os.environ.pop(PREFIX_VARIABLE, "")
         # The backend passes it through a shell, and we remove what bears it: nothing else may stand there.
         _own.append(given if _PREFIX.fullmatch(given) else new_prefix())
+        atexit.register(_unlink_own, os.getpid())
     return _own[0]
+
+
+def _unlink_own(owner: int) -> None:
+    if os.getpid() == owner:  # and not a copy of it, by fork
+        unlink_segments(own_prefix())
 
 
 def unlink_segments(prefix: str) -> None:

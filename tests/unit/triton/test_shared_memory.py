@@ -29,6 +29,19 @@ def test_what_is_no_prefix_of_ours_is_not_taken(monkeypatch: pytest.MonkeyPatch,
     assert shared_memory.own_prefix() != given
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_at_the_end_of_the_process_but_not_of_a_copy_of_it_they_are_removed(monkeypatch, tmp_path, ours: bool):
+    monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path)
+    registered = []
+    monkeypatch.setattr("atexit.register", lambda *call: registered.append(call))
+    segment = tmp_path / f"{shared_memory.own_prefix()}1"
+    segment.touch()
+    ((function, owner),) = registered
+    assert owner == os.getpid()
+    function(owner if ours else owner + 1)
+    assert segment.exists() is not ours
+
+
 def test_segments_of_a_prefix_are_removed_and_no_others(monkeypatch: pytest.MonkeyPatch, tmp_path):
     monkeypatch.setattr(shared_memory, "_FOLDER", tmp_path)
     ours, others = shared_memory.new_prefix(), shared_memory.new_prefix()
