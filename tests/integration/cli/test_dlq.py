@@ -12,6 +12,7 @@ import pytest
 
 from integration.cli.test_commands import TESTS, Up, restore_logging, tridist  # noqa: F401 (a fixture)
 
+pytestmark = pytest.mark.timeout(300)  # workers that die and start again, several times over
 FILE = f"""
 python_path: [{json.dumps(str(TESTS))}]
 delivery: {{ack_wait: 1, max_attempts: 2}}
@@ -89,13 +90,13 @@ def test_a_request_that_kills_its_workers_is_listed_shown_replayed_and_purged(up
     assert details["request"]["parameters"] == {"unless": str(flag)}
 
     # It kills its workers again: the old letter stays, and a new one comes.
-    failed = dlq("replay", "1", "--timeout", "30")
+    failed = dlq("replay", "1", "--timeout", "60")
     assert failed.returncode == 1
     assert failed.stdout.startswith("1: ATTEMPTS_EXHAUSTED request")
     assert [found["id"] for found in listed(dlq)] == [1, 2]
 
     flag.touch()
-    kept = dlq("replay", "1", "--keep", "--timeout", "30")
+    kept = dlq("replay", "1", "--keep", "--timeout", "60")
     assert (kept.returncode, kept.stdout) == (0, "1: answered x FP32 [2]\n")
     done = dlq("replay", "--operator", "dies", "--json")
     assert done.returncode == 0

@@ -24,7 +24,10 @@ from tridist.icp.tensor import Tensor
 
 SOON = 15.0
 SECRET = {"password": "secret"}
-ONCE = DeliveryConfig(max_attempts=1, ack_wait=1.0)
+ONCE = DeliveryConfig(max_attempts=1, ack_wait=30.0)
+"""One attempt, and no redelivery because the machine stalls."""
+QUICK = DeliveryConfig(max_attempts=1, ack_wait=1.0)
+"""For workers that are to be found dead or stalled."""
 
 
 @pytest.fixture
@@ -90,7 +93,7 @@ def stream_of(plane):
 
 
 async def test_a_worker_that_dies_between_keeping_and_forgetting_leaves_one_letter(client, open_plane, js):
-    one, other = await open_plane(), await open_plane()
+    one, other = await open_plane(delivery=QUICK), await open_plane(delivery=QUICK)
     kept, keep = asyncio.Event(), one.dead_letters.keep
 
     async def keep_and_hang(letter, message_id):
@@ -128,7 +131,7 @@ async def test_the_same_number_in_a_stream_made_anew_is_another_letter(client, o
 
 @pytest.mark.parametrize("patience", [10.0, 0.1], ids=["waits-for-the-server", "gives-up-before"])
 async def test_a_letter_is_kept_once_while_the_server_restarts(open_plane, patience):
-    client, worker = await open_plane(), await open_plane(patience=patience)
+    client, worker = await open_plane(), await open_plane(patience=patience, delivery=QUICK)
     keep, restarts = worker.dead_letters.keep, []
 
     async def keep_while_the_server_is_away(letter, message_id):
@@ -236,7 +239,7 @@ async def test_what_does_not_decode_or_is_not_meant_for_the_operator_is_kept(cli
 
 
 async def test_a_worker_that_stalled_over_the_last_attempt_says_so(client, open_plane, monkeypatch):
-    worker = await open_plane()
+    worker = await open_plane(delivery=QUICK)
     puller = await worker.pull_requests("echo", slots=2)
     stream = await client.post_request(a_request())
     delivery = await asyncio.wait_for(puller.__anext__(), SOON)

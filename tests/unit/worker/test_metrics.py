@@ -62,7 +62,7 @@ async def test_each_outcome_is_counted_and_timed():
             await hosted.client.post_request("fail", {"x": 1})
         with pytest.raises(errors.DeadlineExceededError):
             await hosted.client.post_request("sleep", {"x": 1}, timeout=0.2)
-        for _ in range(100):
+        for _ in range(400):
             read_ = await metrics_of(hosted)
             if read_["tridist_requests_total", "sleep", "1", "expired"]:
                 break
