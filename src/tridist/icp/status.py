@@ -26,7 +26,8 @@ class DataPlaneStatistics:
         bytes_received: bytes of tensors fetched from others.
         references: references that are open now.
         bytes_held: bytes of the tensors behind them.
-        transports: what the transfers used, by UCX's names (``posix``, ``cma``, ``tcp``, ``cuda_ipc``, …).
+        transports: what the transfers used, by UCX's names (``posix``, ``cma``, ``tcp``, ``cuda_ipc``, …),
+            and ``control`` for small tensors that came with the reply.
     """
 
     inlined: int = 0

@@ -23,9 +23,11 @@ from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
 from tridist.icp.ucx import context as context_module
+from tridist.icp.ucx import server as server_module
 from tridist.icp.ucx import session as session_module
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.control import (
+    MAX_PAYLOAD,
     NONCE_SIZE,
     Hello,
     Operation,
@@ -308,14 +310,60 @@ async def test_too_many_peers_are_refused_and_the_others_go_on(open_plane, peer)
     assert await peer.ask("get", uri=ours.uri, size=1000, seed=1) is True
 
 
+@pytest.mark.parametrize("operation", [Operation.GET, Operation.READ])
 @pytest.mark.parametrize("size", [0, 7, 9, 1 << 40, 2**64 - 1])
-async def test_a_consumer_that_asks_for_another_size_gets_no_byte(plane, address, size):
+async def test_a_consumer_that_asks_for_another_size_gets_no_byte(plane, address, size, operation):
     tensor_id = plane.put(np.arange(8, dtype=np.uint8), inline=False).uri[-32:]
     stranger = await Stranger.to(plane.address)
     assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
-    await stranger.send(Request(Operation.GET, 1, tensor_id, tag=5, size=size))
+    await stranger.send(Request(operation, 1, tensor_id, tag=5, size=size))
     assert await stranger.next() == Reply(Status.SIZE_DIFFERS, 1, 8)
     stranger.close()
+
+
+async def test_only_small_tensors_come_with_the_reply(plane, address):
+    stranger = await Stranger.to(plane.address)
+    assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
+    for size in (MAX_PAYLOAD, MAX_PAYLOAD + 1):
+        tensor_id = plane.put(content(size, 1), inline=False).uri[-32:]
+        await stranger.send(Request(Operation.READ, 1, tensor_id, size=size))
+        reply = await stranger.next()
+        if size <= MAX_PAYLOAD:
+            assert (reply.status, bytes(reply.payload)) == (Status.OK, content(size, 1).tobytes())
+        else:
+            assert reply == Reply(Status.NOT_IN_REPLY, 1, size)
+    stranger.close()
+
+
+@pytest.mark.parametrize("delivered", [0, 7, 9, MAX_PAYLOAD + 1])
+async def test_a_producer_that_delivers_another_size_than_it_says(open_plane, address, delivered):
+    plane = await open_plane(request_timeout=LONG, connect_timeout=LONG)
+
+    async def lie(stranger):
+        await stranger.greet_as_producer(None, address)
+        while request := await stranger.next():
+            await stranger.send(Reply(Status.OK, request.transfer, request.size, payload=bytes(delivered)))
+
+    async with stranger_listens(lie) as port:
+        await fails_soon(plane.get(reference_to(port, size=8)))
+
+
+async def test_a_producer_that_has_a_small_tensor_elsewhere_sends_it_the_long_way(plane, peer, monkeypatch):
+    ours = plane.put(content(1000, 3), inline=False)
+    monkeypatch.setattr(server_module, "MAX_PAYLOAD", 10)
+    for _ in range(2):  # the first also connects
+        assert await peer.ask("get", uri=ours.uri, size=1000, seed=3) is True
+    assert plane.statistics().bytes_sent == 2000
+    assert "control" not in plane.statistics().transports
+
+
+async def test_small_tensors_come_with_the_reply_and_are_private(plane, peer):
+    reference = await peer.put(1000, seed=4)
+    first, second = [(await plane.get(reference)).numpy() for _ in range(2)]
+    first[:] = 0
+    np.testing.assert_array_equal(second, content(1000, 4))
+    assert plane.statistics().transports == ("control",)
+    assert (plane.statistics().fetched, plane.statistics().bytes_received) == (2, 2000)
 
 
 async def test_a_consumer_that_never_takes_its_bytes_cannot_ask_for_ever(plane, address):
@@ -330,20 +378,26 @@ async def test_a_consumer_that_never_takes_its_bytes_cannot_ask_for_ever(plane, 
     stranger.close()
 
 
-async def test_a_consumer_that_does_not_read_its_replies_cannot_fill_our_memory(open_plane, address):
+@pytest.mark.parametrize("size", [None, MAX_PAYLOAD], ids=["unknown tensor", "bytes in replies"])
+async def test_a_consumer_that_does_not_read_its_replies_cannot_fill_our_memory(open_plane, address, size):
     """The producer stops taking its requests, waits for a while, and hangs up."""
     plane = await open_plane(request_timeout=1.0)
+    request = Request(Operation.GET, 1, "0" * 32)
+    if size is not None:
+        held = plane.put(np.zeros(size, np.uint8), inline=False, lease=600)
+        request = Request(Operation.READ, 1, held.uri[-32:], size=size)
     stranger = await Stranger.to(plane.address)
     assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
-    ask = encode(Request(Operation.GET, 1, "0" * 32)) * 1000
-    written = 0
+    ask = encode(request) * 1000
+    written, before = 0, psutil.Process().memory_info().rss
     with pytest.raises((ConnectionError, asyncio.TimeoutError)):  # noqa: PT012 (it is the loop that ends)
         while written < 1 << 30:
             stranger.writer.write(ask)
             await asyncio.wait_for(stranger.writer.drain(), 20)
             written += len(ask)
-    # What lies in the sockets' buffers; without a stop, all of it would have been taken.
+    # What lies in the sockets' buffers; without a stop, all of it would have been taken, and answered in memory.
     assert written < 128 << 20
+    assert psutil.Process().memory_info().rss - before < 512 << 20
     assert (await (await open_plane()).get(plane.put(np.arange(4), inline=False))).nbytes == 32
     stranger.close()
 

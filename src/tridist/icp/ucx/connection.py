@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import count
 from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError
+from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError, TridistError
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
@@ -19,8 +22,12 @@ from tridist.icp.ucx.control import Frame, Kind, Operation, Proof, Refusal, Repl
 from tridist.icp.ucx.handshake import RefusedError, Role, refused_by_peer
 from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
+from tridist.icp.ucx.outbox import Outbox
 
 T = TypeVar("T")
+
+Outcome = bytearray | TridistError | None
+"""What a read ended with: the bytes, an error, or None when the producer does not put these into a reply."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +39,16 @@ _LARGE = 1 << 20
 them one by one bounds what UCX has begun and cannot stop when the connection ends."""
 
 
+@dataclass(slots=True)
+class _Read:
+    """A tensor that is to come with its reply."""
+
+    uri: TensorUri
+    size: int
+    done: Callable[[Outcome], None]
+    give_up: float
+
+
 class Connection(Link):
     """One producer."""
 
@@ -39,6 +56,9 @@ class Connection(Link):
         super().__init__(Role.CONSUMER, context, config, complaints)
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
+        # Written to by several threads; whoever takes an entry out ends it.
+        self._reads: dict[int, _Read] = {}
+        self._outbox: Outbox | None = None
         self._large = asyncio.Lock()
         self._slots = asyncio.Semaphore(MAX_TRANSFERS)
         self._ready: asyncio.Future[None] = self._loop.create_future()
@@ -56,6 +76,21 @@ class Connection(Link):
             raise LaneError(f"no answer within {self._config.connect_timeout:g} s") from None
         except OSError as error:
             raise LaneError(f"cannot connect: {error.strerror or error}") from error
+
+    def read(self, uri: TensorUri, size: int, done: Callable[[Outcome], None]) -> None:
+        """Ask for the bytes of a small tensor in the reply; from any thread, ``done`` is called on the context's."""
+        number = next(self._numbers)
+        give_up = time.monotonic() + self._config.request_timeout
+        self._reads[number] = _Read(uri, size, done, give_up)
+        self.write(encode(Request(Operation.READ, number, uri.id, size=size)))
+        if self.ended.done():  # perhaps before it could see ours
+            self._loop.call_soon_threadsafe(self._fail_reads, self.ended.result())
+
+    async def fetch_small(self, uri: TensorUri, size: int) -> Outcome:
+        """The same as `read`, awaited on the context's thread."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self.read(uri, size, lambda outcome: None if future.done() else future.set_result(outcome))
+        return await future
 
     async def fetch(self, uri: TensorUri, size: int, buffer: Any) -> None:
         """Bring a tensor's bytes into ``buffer``, which has ``size`` of them.
@@ -83,7 +118,7 @@ class Connection(Link):
             return (await self._ask(uri, request)).tensor_id
 
     def release(self, tensor_id: str) -> None:
-        """Give an id up; there is no answer to wait for."""
+        """Give an id up; there is no answer to wait for. From any thread."""
         self.write(encode(Request(Operation.RELEASE, 0, tensor_id)))
 
     @override
@@ -96,6 +131,9 @@ class Connection(Link):
     def proved(self, proof: Proof) -> None:
         assert self.lane is not None  # noqa: S101 (as above)
         self.connect_lane(self._handshake.verify(proof, self.lane.address), Kind.REPLY)
+        assert self._transport is not None  # noqa: S101 (the proof came over it)
+        # The producer has answered all that was written by now: nothing of it waits in the transport.
+        self._outbox = Outbox(self._transport, self._loop)
         if not self._ready.done():
             self._ready.set_result(None)
 
@@ -109,6 +147,10 @@ class Connection(Link):
             raise LaneError(refused_by_peer(frame.reason))
         if not isinstance(frame, Reply):
             raise InvalidMessageError("kind", "is not a reply")
+        read = self._reads.pop(frame.transfer, None)
+        if read is not None:
+            read.done(_outcome(read, frame))
+            return
         future = self._replies.pop(frame.transfer, None)
         if future is None:
             raise InvalidMessageError("transfer", f"is {frame.transfer}, which was not asked for")
@@ -124,6 +166,31 @@ class Connection(Link):
                 # Whoever waits still gets it; this only says that somebody may have stopped waiting.
                 future.exception()
         self._replies.clear()
+        self._fail_reads(reason)
+        if self._outbox is not None:
+            self._outbox.close()
+
+    @override
+    def write(self, data: bytes) -> None:
+        if self._outbox is None:
+            super().write(data)
+        else:
+            self._outbox.write(data)
+
+    @override
+    def tick(self) -> None:
+        """Once a second: do not wait for a peer that hangs. UCX's own transfers have timers of their own."""
+        now = time.monotonic()
+        if any(read.give_up < now for read in list(self._reads.values())):
+            self.abort(_late(self._config.request_timeout))
+
+    def _fail_reads(self, reason: str) -> None:
+        while self._reads:
+            try:
+                _, read = self._reads.popitem()
+            except KeyError:
+                return
+            read.done(TransferError(str(read.uri), reason))
 
     async def _connect(self, host: str, port: int) -> None:
         await self._loop.create_connection(lambda: self, host, port)
@@ -157,13 +224,30 @@ class Connection(Link):
 
     async def _bounded(self, uri: TensorUri, waiting: asyncio.Future[T], seconds: float) -> T:
         """Wait, but not for a peer that hangs: a late one loses its connection, since UCX can take nothing back."""
-        timer = self._loop.call_later(seconds, self.abort, f"the peer did not deliver within {seconds:g} s")
+        timer = self._loop.call_later(seconds, self.abort, _late(seconds))
         try:
             return await waiting
         except LaneError as error:
             raise TransferError(str(uri), str(error)) from error
         finally:
             timer.cancel()
+
+
+def _late(seconds: float) -> str:
+    return f"the peer did not deliver within {seconds:g} s"
+
+
+def _outcome(read: _Read, reply: Reply) -> Outcome:
+    uri = str(read.uri)
+    if reply.status is Status.NOT_FOUND:
+        return TensorNotFoundError(uri)
+    if reply.status is Status.NOT_IN_REPLY:
+        return None
+    if reply.size != read.size:
+        return TransferError(uri, f"has {reply.size} bytes, the reference says {read.size}")
+    if len(reply.payload) != read.size:
+        return TransferError(uri, f"the producer delivered {len(reply.payload)} of {read.size} bytes")
+    return bytearray(reply.payload)
 
 
 class Connections:
@@ -175,6 +259,11 @@ class Connections:
         self._complaints = Complaints(_LOG)
         self._connections: dict[tuple[str, int], Connection] = {}
         self._connecting: dict[tuple[str, int], asyncio.Task[Connection]] = {}
+
+    def open_to(self, uri: TensorUri) -> Connection | None:
+        """The connection to the tensor's producer where there is one already; from any thread."""
+        connection = self._connections.get((uri.host, uri.port or 0))
+        return connection if connection is not None and connection.alive else None
 
     async def to(self, uri: TensorUri) -> Connection:
         """The connection to the tensor's producer.

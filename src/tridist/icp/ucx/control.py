@@ -15,10 +15,11 @@ and a body by its kind:
              sides; `handshake` says what is proved.
     REFUSAL  why the sender ends the connection instead of greeting.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
-    REPLY    status, transfer number, size, tensor id
+    REPLY    status, transfer number, size, tensor id; after a READ, the tensor's bytes
 
 A GET names the size that its reference promised, and a tag. If the producer holds the tensor and the sizes agree it
-replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing.
+replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing. A READ asks for at
+most `MAX_PAYLOAD` bytes in the reply itself: what UCX saves on these it loses by the wake-ups that it costs.
 
 What a peer may send at a moment is decided by the reader (`FrameReader.expect`), and is at most `MAX_PROOF` bytes
 before the peer has proved itself.
@@ -41,6 +42,10 @@ NONCE_SIZE = 32
 MAX_HELLO = 512
 MAX_ADDRESS = 8 * 1024
 MAX_PROOF = MAX_ADDRESS + 512
+MAX_PAYLOAD = 128 * 1024
+"""Bytes that may ride in a reply. docs/performance.md has the measurement behind it."""
+IN_REPLY = frozenset({"control"})
+"""What statistics name as the transport of such bytes."""
 MAX_LEASE = 365 * 86400.0
 """Seconds that a producer grants a peer at most: infinity would keep the memory of a producer whose peers are long
 gone."""
@@ -73,6 +78,7 @@ class Operation(IntEnum):
     GET = 1
     DUPLICATE = 2
     RELEASE = 3
+    READ = 4
 
 
 class Status(IntEnum):
@@ -81,6 +87,7 @@ class Status(IntEnum):
     OK = 0
     NOT_FOUND = 1
     SIZE_DIFFERS = 2
+    NOT_IN_REPLY = 3
 
 
 class Reason(IntEnum):
@@ -140,7 +147,7 @@ class Request:
         transfer: number that the reply repeats.
         tensor_id: 32 hexadecimal digits.
         tag: UCX tag for the bytes (GET).
-        size: bytes that the requester expects (GET).
+        size: bytes that the requester expects (GET, READ).
         lease: seconds (DUPLICATE), from 0 to `MAX_LEASE`; what is outside becomes the nearer end on its way.
     """
 
@@ -159,14 +166,16 @@ class Reply:
     Attributes:
         status: how it ended.
         transfer: the request's number.
-        size: bytes that the producer holds (GET).
+        size: bytes that the producer holds (GET, READ).
         tensor_id: the new id (DUPLICATE).
+        payload: the bytes (READ).
     """
 
     status: Status
     transfer: int
     size: int = 0
     tensor_id: str = _NO_ID
+    payload: bytes | bytearray | memoryview = b""
 
 
 Frame = Hello | Proof | Refusal | Request | Reply
@@ -182,7 +191,8 @@ def encode(frame: Frame) -> bytes:
         )
     if isinstance(frame, Reply):
         tensor_id = bytes.fromhex(frame.tensor_id)
-        return _framed(Kind.REPLY, _REPLY.pack(frame.status, frame.transfer, frame.size, tensor_id))
+        fixed = _REPLY.pack(frame.status, frame.transfer, frame.size, tensor_id)
+        return b"".join((_header(Kind.REPLY, len(fixed) + len(frame.payload)), fixed, frame.payload))
     if isinstance(frame, Hello):
         fields = {"nonce": frame.nonce, "keyed": frame.keyed, "component": frame.component[:_MAX_COMPONENT]}
         return _framed(Kind.HELLO, encode_map("hello", fields))
@@ -246,7 +256,11 @@ class FrameReader:
 
 
 def _framed(kind: Kind, body: bytes) -> bytes:
-    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, len(body)) + body
+    return _header(kind, len(body)) + body
+
+
+def _header(kind: Kind, length: int) -> bytes:
+    return _HEADER.pack(_MAGIC, PROTOCOL_VERSION, kind, length)
 
 
 def _decode_hello(body: bytes) -> Hello:
@@ -286,8 +300,9 @@ def _within_limits(lease: float) -> float:
 
 
 def _decode_reply(body: bytes) -> Reply:
-    status, transfer, size, tensor_id = _REPLY.unpack(body)
-    return Reply(_member(Status, status, "status"), transfer, size, tensor_id.hex())
+    status, transfer, size, tensor_id = _REPLY.unpack_from(body)
+    payload = memoryview(body)[_REPLY.size :]
+    return Reply(_member(Status, status, "status"), transfer, size, tensor_id.hex(), payload)
 
 
 def _member(enum: type[E], value: int, field: str) -> E:
@@ -302,7 +317,7 @@ _LENGTHS: Mapping[int, tuple[int, int]] = {
     Kind.PROOF: (1, MAX_PROOF),
     Kind.REFUSAL: (_REFUSAL.size, _REFUSAL.size),
     Kind.REQUEST: (_REQUEST.size, _REQUEST.size),
-    Kind.REPLY: (_REPLY.size, _REPLY.size),
+    Kind.REPLY: (_REPLY.size, _REPLY.size + MAX_PAYLOAD),
 }
 _DECODERS: Mapping[Kind, Callable[[bytes], Frame]] = {
     Kind.HELLO: _decode_hello,

@@ -99,7 +99,7 @@ class UcpDataPlane(DataPlane):
             return await _copied(check_fetched(reference, tensor), target)
         if reference.size > self._config.max_tensor_size:
             raise TransferError(str(uri), f"has {reference.size} bytes, {self._config.max_tensor_size} are allowed")
-        buffer = await session.calls.run(session.fetch(uri, reference.size, target))
+        buffer = await session.fetch(uri, reference.size, target)
         return Tensor(reference.data_type, reference.shape, buffer, target)
 
     @override
@@ -127,7 +127,7 @@ class UcpDataPlane(DataPlane):
         if session.owns(uri):
             session.store.release(uri.id)
         else:
-            session.calls.spawn(session.release(uri))
+            session.release(uri)
 
     @override
     def statistics(self) -> DataPlaneStatistics:

@@ -11,6 +11,7 @@ from functools import partial
 from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, InvalidMessageError
+from tridist.icp.devices import HOST
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_store import TensorStore
 from tridist.icp.ucx import descriptors
@@ -18,7 +19,20 @@ from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
-from tridist.icp.ucx.control import Frame, Kind, Operation, Proof, Reason, Refusal, Reply, Request, Status, encode
+from tridist.icp.ucx.control import (
+    IN_REPLY,
+    MAX_PAYLOAD,
+    Frame,
+    Kind,
+    Operation,
+    Proof,
+    Reason,
+    Refusal,
+    Reply,
+    Request,
+    Status,
+    encode,
+)
 from tridist.icp.ucx.handshake import RefusedError, Role
 from tridist.icp.ucx.link import Link
 
@@ -85,7 +99,9 @@ class ServerLink(Link):
     def received(self, frame: Frame) -> None:
         if not isinstance(frame, Request):
             raise InvalidMessageError("kind", "is not a request")
-        if frame.operation is Operation.GET:
+        if frame.operation is Operation.READ:
+            self._read_out(frame)
+        elif frame.operation is Operation.GET:
             self._get(frame)
         elif frame.operation is Operation.DUPLICATE:
             self._duplicate(frame)
@@ -117,18 +133,38 @@ class ServerLink(Link):
         self._stop_waiting()
         self._server.forget(self)
 
-    def _get(self, request: Request) -> None:
+    def _read_out(self, request: Request) -> None:
+        tensor = self._find(request)
+        if tensor is None:
+            return
+        if tensor.device != HOST or tensor.nbytes > MAX_PAYLOAD:
+            self.write(encode(Reply(Status.NOT_IN_REPLY, request.transfer, tensor.nbytes)))
+            return
+        payload = memoryview(tensor.buffer).cast("B") if tensor.nbytes else b""
+        self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes, payload=payload)))
+        self._server.counters.bytes_sent += tensor.nbytes
+        self._server.counters.transports |= IN_REPLY
+
+    def _find(self, request: Request) -> Tensor | None:
+        """The tensor that is asked for; the reply says why not where it is None."""
         tensor = self._server.store.find(request.tensor_id)
         if tensor is None:
             self.write(encode(Reply(Status.NOT_FOUND, request.transfer)))
         elif tensor.nbytes != request.size:
             self.write(encode(Reply(Status.SIZE_DIFFERS, request.transfer, tensor.nbytes)))
-        elif len(self._sends) >= MAX_TRANSFERS:
-            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
         else:
-            self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
-            if tensor.nbytes:
-                self._send(tensor, request.tag)
+            return tensor
+        return None
+
+    def _get(self, request: Request) -> None:
+        tensor = self._find(request)
+        if tensor is None:
+            return
+        if len(self._sends) >= MAX_TRANSFERS:
+            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
+        self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
+        if tensor.nbytes:
+            self._send(tensor, request.tag)
 
     def _duplicate(self, request: Request) -> None:
         new_id = self._server.store.duplicate(request.tensor_id, request.lease)

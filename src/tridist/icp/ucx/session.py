@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Any
+
+import numpy as np
 
 from tridist.errors import TransferError
 from tridist.icp.devices import HOST, Device, load_cupy
@@ -13,10 +16,11 @@ from tridist.icp.tensor_store import TensorStore
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
-from tridist.icp.ucx.connection import Connections
+from tridist.icp.ucx.connection import Connections, Outcome
 from tridist.icp.ucx.context import UcxContext, acquire, release
+from tridist.icp.ucx.control import IN_REPLY, MAX_PAYLOAD
 from tridist.icp.ucx.server import Counters, Server
-from tridist.icp.ucx.thread import Calls, to_the_end
+from tridist.icp.ucx.thread import Calls, Ticket, to_the_end
 
 _LOG = logging.getLogger(__name__)
 _FLUSH = 0.5
@@ -36,6 +40,8 @@ class Session:
         self._server = Server(context, config, self.store, self.counters)
         self._connections = Connections(context, config)
         self._pool = BufferPool(config.receive_pool)
+        # Ids whose release waits for a connection: what comes later must not overtake it. Any thread adds and removes.
+        self._leaving: set[str] = set()
 
     @classmethod
     async def start(cls, config: UcpDataPlaneConfig) -> Session:
@@ -108,9 +114,38 @@ class Session:
         """Whether a reference is one of this plane's own."""
         return uri.port == self.port and uri.host == self.host
 
-    async def fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
-        """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it."""
+    def fetch(self, uri: TensorUri, size: int, device: Device) -> asyncio.Future[Any]:
+        """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it; from the loop that waits for it."""
+        small = size <= MAX_PAYLOAD and device == HOST
+        connection = self._connections.open_to(uri) if small else None
+        if connection is None or uri.id in self._leaving:
+            return self.calls.run(self._fetch(uri, size, device, small=small))
+        ticket = self.calls.ticket()
+        connection.read(uri, size, partial(self._have_read, ticket, uri, size))
+        return ticket.future
+
+    def _have_read(self, ticket: Ticket[Any], uri: TensorUri, size: int, outcome: Outcome) -> None:
+        if outcome is None:
+            self.calls.go_on(ticket, self._fetch(uri, size, HOST, small=False))
+        elif isinstance(outcome, bytearray):
+            ticket.settle(self._read_bytes(outcome))
+        else:
+            ticket.settle(None, outcome)
+
+    def _read_bytes(self, payload: bytearray) -> Any:
+        self.counters.fetched += 1
+        self.counters.bytes_received += len(payload)
+        self.counters.transports |= IN_REPLY
+        return np.frombuffer(payload, dtype=np.uint8)
+
+    async def _fetch(self, uri: TensorUri, size: int, device: Device, *, small: bool) -> Any:
         connection = await self._connections.to(uri)
+        if small:
+            outcome = await connection.fetch_small(uri, size)
+            if isinstance(outcome, bytearray):
+                return self._read_bytes(outcome)
+            if outcome is not None:
+                raise outcome
         try:
             buffer = self._allocate(size, device)
         except MemoryError as error:
@@ -125,14 +160,24 @@ class Session:
         """Another id for the tensor."""
         return await (await self._connections.to(uri)).duplicate(uri, lease)
 
-    async def release(self, uri: TensorUri) -> None:
-        """Give an id up; a producer that is gone has dropped it already."""
+    def release(self, uri: TensorUri) -> None:
+        """Give an id up, soon; from any thread. A get of it that is begun later finds nothing."""
+        connection = self._connections.open_to(uri)
+        if connection is not None and uri.id not in self._leaving:
+            connection.release(uri.id)
+        else:
+            self._leaving.add(uri.id)
+            self.calls.spawn(self._release(uri))
+
+    async def _release(self, uri: TensorUri) -> None:
         try:
             connection = await self._connections.to(uri)
-        except TransferError as error:
+        except TransferError as error:  # a producer that is gone has dropped it already
             _LOG.debug("release: %s", error)
         else:
             connection.release(uri.id)
+        finally:
+            self._leaving.discard(uri.id)
 
     def statistics(self) -> DataPlaneStatistics:
         """The counters; from any thread."""

@@ -10,11 +10,14 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from tridist.errors import PlaneClosedError
 
 T = TypeVar("T")
+
+_LOOK = 0.005
+"""Seconds between two looks at what is still waited for, while a plane closes."""
 
 
 class LoopThread:
@@ -49,6 +52,27 @@ class LoopThread:
         return not self._thread.is_alive()
 
 
+class Ticket(Generic[T]):
+    """Somebody who waits, on a loop elsewhere, for what happens on a `LoopThread`.
+
+    Attributes:
+        future: what is awaited; it belongs to the loop that is running where the ticket is made.
+    """
+
+    __slots__ = ("_tickets", "_waiter", "future")
+
+    def __init__(self, tickets: set[Ticket[Any]]) -> None:
+        self._waiter = asyncio.get_running_loop()
+        self._tickets = tickets
+        self.future: asyncio.Future[T] = self._waiter.create_future()
+        tickets.add(self)
+
+    def settle(self, result: T | None, error: Exception | None = None) -> None:
+        """Give the waiting side its result or its error; the first time counts. From any thread."""
+        self._tickets.discard(self)
+        _deliver(self._waiter, self.future, result, error)
+
+
 class Calls:
     """Coroutines of one owner on a `LoopThread`, each awaited from a loop elsewhere.
 
@@ -60,7 +84,32 @@ class Calls:
         self._loop = thread.loop
         self._owner = owner
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tickets: set[Ticket[Any]] = set()
         self._closed = False
+
+    def ticket(self) -> Ticket[Any]:
+        """Wait for something that is no coroutine; from the loop that waits.
+
+        Raises (through the future):
+            PlaneClosedError: the owner was closed before it was settled.
+        """
+        ticket: Ticket[Any] = Ticket(self._tickets)
+        if self._closed:  # looked at after the ticket is where `close` looks
+            ticket.settle(None, PlaneClosedError(self._owner))
+        return ticket
+
+    def go_on(self, ticket: Ticket[T], coroutine: Coroutine[Any, Any, T]) -> None:
+        """Settle a ticket with what a coroutine brings; on the thread."""
+
+        async def settle() -> None:
+            try:
+                ticket.settle(await coroutine)
+            except asyncio.CancelledError:
+                ticket.settle(None, PlaneClosedError(self._owner))
+            except Exception as error:  # noqa: BLE001 (handed to the one who waits)
+                ticket.settle(None, error)
+
+        self._start(settle(), None, None)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Start a coroutine on the thread; the future belongs to the loop that calls.
@@ -79,12 +128,18 @@ class Calls:
 
     async def drain(self, seconds: float) -> None:
         """Wait on the thread until every call has ended, or ``seconds`` have passed."""
-        if self._tasks and seconds > 0:
-            await asyncio.wait(set(self._tasks), timeout=seconds)
+        end = self._loop.time() + seconds
+        while self._tickets and self._loop.time() < end:  # noqa: ASYNC110 (once, at the end, for a moment)
+            await asyncio.sleep(_LOOK)
+        remaining = end - self._loop.time()
+        if self._tasks and remaining > 0:
+            await asyncio.wait(set(self._tasks), timeout=remaining)
 
     async def close(self) -> None:
         """End every call on the thread, and those that come later; their waiters get PlaneClosedError."""
         self._closed = True
+        for ticket in list(self._tickets):
+            ticket.settle(None, PlaneClosedError(self._owner))
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()

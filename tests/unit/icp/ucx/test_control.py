@@ -11,6 +11,7 @@ from tridist.icp.ucx.control import (
     MAX_ADDRESS,
     MAX_HELLO,
     MAX_LEASE,
+    MAX_PAYLOAD,
     MAX_PROOF,
     NONCE_SIZE,
     FrameReader,
@@ -41,7 +42,7 @@ REQUESTS = st.builds(
     U64,
     st.floats(min_value=0, max_value=MAX_LEASE),
 )
-REPLIES = st.builds(Reply, st.sampled_from(Status), U64, U64, IDS)
+REPLIES = st.builds(Reply, st.sampled_from(Status), U64, U64, IDS, st.binary(max_size=300).map(bytearray))
 FRAMES = st.one_of(HELLOS, PROOFS, REFUSALS, REQUESTS, REPLIES)
 
 
@@ -120,7 +121,8 @@ def test_a_peer_cannot_write_lines_into_our_logs():
         ((b"TD", 2, 1, 0), "length"),
         ((b"TD", 2, 1, MAX_HELLO + 1), "length"),
         ((b"TD", 2, 2, 48), "length"),
-        ((b"TD", 2, 3, 34), "length"),
+        ((b"TD", 2, 3, 32), "length"),
+        ((b"TD", 2, 3, 33 + MAX_PAYLOAD + 1), "length"),
         ((b"TD", 2, 4, MAX_PROOF + 1), "length"),
         ((b"TD", 2, 5, 2), "length"),
     ],
@@ -153,7 +155,7 @@ def test_a_lease_out_of_range_costs_nobody_the_link(lease, granted):
     assert written.lease == granted
 
 
-@pytest.mark.parametrize("operation", [0, 4, 255])
+@pytest.mark.parametrize("operation", [0, 5, 255])
 def test_an_unknown_operation_is_refused(operation):
     stream = bytearray(encode(Request(Operation.GET, 1, "0" * 32)))
     stream[8] = operation

@@ -117,3 +117,46 @@ async def test_to_the_end_of_what_nobody_cancels():
     assert await to_the_end(answer()) == (7, None)
     with pytest.raises(ValueError, match="on purpose"):
         await to_the_end(fail())
+
+
+async def test_a_ticket_is_settled_once_from_any_thread(thread):
+    calls = Calls(thread, "owner")
+    ticket = calls.ticket()
+    thread.loop.call_soon_threadsafe(ticket.settle, 7)
+    assert await asyncio.wait_for(ticket.future, 20) == 7
+    ticket.settle(8)
+    failing = calls.ticket()
+    thread.loop.call_soon_threadsafe(failing.settle, None, ValueError("no"))
+    with pytest.raises(ValueError, match="no"):
+        await asyncio.wait_for(failing.future, 20)
+
+
+async def test_a_ticket_can_go_on_as_a_call(thread):
+    calls = Calls(thread, "owner")
+
+    async def later():
+        await asyncio.sleep(0.01)
+        return threading.current_thread().name
+
+    ticket = calls.ticket()
+    thread.loop.call_soon_threadsafe(calls.go_on, ticket, later())
+    assert await asyncio.wait_for(ticket.future, 20) != threading.current_thread().name
+
+
+async def test_closing_settles_tickets_that_are_open_and_those_that_come_later(thread):
+    calls = Calls(thread, "owner")
+    ticket = calls.ticket()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(calls.close(), thread.loop))
+    for waiting in (ticket, calls.ticket()):
+        with pytest.raises(PlaneClosedError):
+            await asyncio.wait_for(waiting.future, 20)
+
+
+async def test_draining_waits_for_tickets(thread):
+    calls = Calls(thread, "owner")
+    ticket = calls.ticket()
+    draining = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(calls.drain(60), thread.loop))
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    ticket.settle(1)
+    await asyncio.wait_for(draining, 20)
