@@ -20,6 +20,7 @@ from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, StreamConfig
+from tridist.icp.nats.jetstream import RefusedError
 from tridist.icp.tensor import Tensor
 
 SOON = 15.0
@@ -151,7 +152,18 @@ async def test_a_letter_is_kept_once_while_the_server_restarts(open_plane, patie
     await burying.end()
 
 
-async def test_a_silent_server_is_asked_again_and_then_the_client_is_answered(open_plane, monkeypatch):
+@pytest.mark.parametrize(
+    "failure",
+    [
+        errors.ConnectionFailedError("here", "no answer"),
+        RefusedError("here", "nobody", 503),
+        RefusedError("", "", 10008),
+    ],
+    ids=["silent", "no-responders", "no-leader"],
+)
+async def test_a_server_that_may_come_round_is_asked_again_and_then_the_client_is_answered(
+    open_plane, monkeypatch, failure
+):
     monkeypatch.setattr("tridist.icp.nats.undertaker._RETRY_SECONDS", 0.05)
     monkeypatch.setattr("tridist.icp.nats.undertaker._RETRIES", 2)
     client, worker = await open_plane(), await open_plane()
@@ -159,7 +171,7 @@ async def test_a_silent_server_is_asked_again_and_then_the_client_is_answered(op
 
     async def keep(letter, message_id):
         tried.append(message_id)
-        raise errors.ConnectionFailedError("here", "no answer")
+        raise failure
 
     worker.dead_letters.keep = keep
     stream, burying = await tried_once(client, worker)

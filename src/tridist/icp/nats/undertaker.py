@@ -18,7 +18,7 @@ from tridist.icp.nats.config import DeliveryConfig
 from tridist.icp.nats.connection import Message, NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import TERM, nak
-from tridist.icp.nats.headers import AckSubject, parse_ack_subject
+from tridist.icp.nats.headers import NO_RESPONDERS, AckSubject, parse_ack_subject
 from tridist.icp.nats.intake import Refusal
 from tridist.icp.nats.jetstream import DeniedError, RefusedError
 from tridist.icp.request_plane import PullCounters
@@ -28,7 +28,8 @@ _log = logging.getLogger(__name__)
 _RETRY_SECONDS = 2.0
 _RETRIES = 10
 """How often keeping a letter is tried again when the server does not answer: for ever would hold up its client."""
-_NO_LEADER = (10008, 10009)
+_NO_LEADER = (NO_RESPONDERS, 10008, 10009)
+"""What a cluster says of a stream, or of JetStream itself, while it elects a leader."""
 _NOTES = 1024
 
 
