@@ -16,7 +16,7 @@ from support.waiting import until
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.icp.codec import encode_response
 from tridist.icp.messages import InferenceRequest, InferenceResponse
-from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane
+from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, recovery
 from tridist.icp.reports import ClientReport, Enquiry, decode_report, encode_enquiry, encode_report
 from tridist.icp.subjects import OperatorSubjects
 
@@ -175,6 +175,32 @@ async def test_what_is_left_while_the_connection_is_away_is_reported_when_it_is_
 
 async def _count_is(plane, count):
     return await left_in_queue(plane) == count
+
+
+async def test_an_answer_that_was_lost_although_no_connection_was_is_made_again(open_plane, monkeypatch):
+    monkeypatch.setattr(recovery, "PATROL_SECONDS", 0.3)
+    client, worker = await open_plane(), await open_plane()
+    puller = await worker.pull_requests("echo", slots=2)
+    stream = await client.post_request(a_request(deadline=time.time() + 60))
+    await (await next_of(puller)).ack()  # settled, and the answer went nowhere
+    await answer(worker, await next_of(puller))
+    assert (await one_of(stream)).error is None
+    await until(lambda: _is_empty(worker))
+
+
+async def test_a_request_that_waits_or_runs_for_long_is_not_posted_again(open_plane, monkeypatch):
+    monkeypatch.setattr(recovery, "PATROL_SECONDS", 0.3)
+    client, worker = await open_plane(), await open_plane()
+    puller = await worker.pull_requests("echo", slots=1)
+    streams = [await client.post_request(a_request(id=request_id)) for request_id in ("runs", "waits")]
+    delivery = await next_of(puller)
+    await asyncio.sleep(3)  # ten patrols
+    assert await left_in_queue(client) == 2
+    await answer(worker, delivery)
+    await answer(worker, await next_of(puller))
+    for stream in streams:
+        assert (await one_of(stream)).attempt == 1
+    await until(lambda: _is_empty(worker))
 
 
 # -- what is left where ----------------------------------------------------------------------------------------------

@@ -107,6 +107,17 @@ async def test_a_generator_is_closed_where_it_stands():
         assert ends[0] <= 8
 
 
+async def test_breaking_out_of_the_iteration_leaves_too():
+    async def first_of(hosted):
+        async for response in hosted.client.post_request("Producer", parameters={"count": 100_000}, window=4):
+            return response
+        return None
+
+    async with hosting(Producer) as hosted:
+        assert (await first_of(hosted))["n"] == 0
+        await cancelled(hosted)
+
+
 async def test_nested_requests_are_left_too():
     class Outer(tridist.Operator):
         async def execute(self, request):

@@ -149,6 +149,7 @@ class Leaving:
         except TridistError as error:
             _log.warning("dropped an enquiry that does not decode: %s", error)
             return
+        self._recovery.heard(enquiry.request_ids)
         self._send(message.reply, self._router.answer(enquiry))
 
     def _send(self, subject: str, report: ClientReport) -> None:

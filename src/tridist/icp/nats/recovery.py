@@ -3,6 +3,9 @@
 Responses are not stored: one that is sent while its client is away is gone, and its worker acks the request all the
 same. So a client that comes back asks the server for each request that it still waits for. One that is no longer in its
 stream was settled, and its answer went nowhere: it is posted again, and runs again, as after the death of a worker.
+
+An answer may also get lost without a connection being lost, where the servers of a cluster lose each other for a while.
+So from time to time a client looks for the requests that no worker has asked it about for long (`patrol`).
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tridist.errors import PlaneError, TridistError
 from tridist.icp.nats.jetstream import JetStream
@@ -26,6 +30,9 @@ _ROUNDS = (0.2, 1.0, 3.0)
 """Seconds before each look: a worker that came back before us may answer while our subscription is on its way. The last
 one is repeated for requests of which the server has not said where they are."""
 _AT_ONCE = 64
+PATROL_SECONDS = 10.0
+"""Between two patrols, and how long a request must be unheard of to be looked for: one that runs is asked about each
+second, so these are requests that wait in a long queue, a few of them at a time, and lost ones."""
 
 
 @dataclass(slots=True)
@@ -37,12 +44,14 @@ class Receipt:
         sequence: its number in the stream, once the server has it.
         stream: where its responses go.
         connection: how often the connection had been restored when the number was given.
+        heard_at: when it was posted, asked about by a worker, or seen in the stream, on the monotonic clock.
     """
 
     key: ConsumerKey
     sequence: int | None = None
     stream: ResponseStream | None = None
     connection: int = 0
+    heard_at: float = field(default_factory=time.monotonic)
 
 
 class Recovery:
@@ -73,6 +82,22 @@ class Recovery:
         receipt = self._receipts.get(stream.request.id)
         return receipt if receipt is not None and receipt.stream is stream else None
 
+    def heard(self, request_ids: Iterable[str]) -> None:
+        """A worker has asked about these: it holds them."""
+        now = time.monotonic()
+        for request_id in request_ids:
+            if (receipt := self._receipts.get(request_id)) is not None:
+                receipt.heard_at = now
+
+    async def patrol(self) -> None:
+        """Look for lost requests now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(PATROL_SECONDS)
+            if self._jetstream.connection.connected:
+                unheard = time.monotonic() - PATROL_SECONDS
+                silent = [receipt for receipt in self._receipts.values() if receipt.heard_at <= unheard]
+                await self._visit(_still(silent)[:_AT_ONCE])
+
     async def run(self) -> None:
         """Look for lost requests until it is known where each is; called after a reconnection.
 
@@ -90,6 +115,16 @@ class Recovery:
                 if not receipts:
                     return
             await self._look(receipts)
+
+    async def _visit(self, receipts: list[Receipt]) -> None:
+        for receipt in receipts:
+            receipt.heard_at = time.monotonic()
+            try:
+                if not await self.is_there(receipt):
+                    await self._recover(receipt)
+            except PlaneError as error:
+                _log.debug("a request could not be looked for: %s", error)
+                return  # a server that does not answer, or we may not ask: neither is better for the next one
 
     async def _look(self, receipts: list[Receipt]) -> None:
         waiting = _still(receipts)

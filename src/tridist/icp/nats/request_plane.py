@@ -118,6 +118,7 @@ class NatsRequestPlane(RequestPlane):
         except BaseException:
             await self._connection.close(flush=False)
             raise
+        self._tasks.spawn(self._recovery.patrol())
         self._open = True
 
     @override
@@ -235,9 +236,13 @@ class NatsRequestPlane(RequestPlane):
         request = receipt.stream.request
         # Not with its sender's key, which its own first post has used up. It was accepted once, so it waits for room.
         again = f"again-{uuid.uuid4().hex}"
-        return await self._poster.post(
+        sequence = await self._poster.post(
             Posting(request, encode_request(request), receipt.key, message_id=again, when_full="wait")
         )
+        if receipt.stream.ended:  # meanwhile: nobody waits for it any more
+            receipt.sequence, receipt.connection = sequence, self._connection.reconnections
+            self._leaving.leave(receipt, request.id)
+        return sequence
 
     def _leave_late(self, receipt: Receipt, ack: Message) -> None:
         """The server's ack for a request that was left while it was posted: now it can be taken out of its queue."""

@@ -37,6 +37,7 @@ class Watching:
         self._namespace = namespace
         self._component_id = component_id
         self._served: set[OperatorSubjects] = set()
+        self._serving = asyncio.Lock()
         self._tasks = OwnedTasks()
 
     async def serve(self, operator: OperatorSubjects) -> None:
@@ -45,14 +46,16 @@ class Watching:
         Raises:
             ConnectionFailedError: there is no connection.
         """
-        if not self._served:
-            mine = subjects.worker_reports(self._namespace, self._component_id, "*")
-            await self._connection.subscribe(mine, self._hear)
-            self._tasks.spawn(self._ask())
-        if operator not in self._served:
+        async with self._serving:
+            if not self._served:
+                mine = subjects.worker_reports(self._namespace, self._component_id, "*")
+                await self._connection.subscribe(mine, self._hear)
+            if operator not in self._served:
+                about = (operator.operator, operator.version)
+                await self._connection.subscribe(operator.reports("*"), lambda message: self._take(message, about))
+            if not self._served:
+                self._tasks.spawn(self._ask())
             self._served.add(operator)
-            about = (operator.operator, operator.version)
-            await self._connection.subscribe(operator.reports("*"), lambda message: self._take(message, about))
 
     def receipt_address(self, reply_to: str) -> str:
         """Where the client behind a response inbox tells us what it has read."""
