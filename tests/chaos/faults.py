@@ -23,13 +23,14 @@ from support.fuzzing import SAMPLES, mutate
 from support.tcp_proxy import TcpProxy
 from tridist.client import Client
 from tridist.errors import TridistError
-from tridist.icp.subjects import OperatorSubjects, response_inbox
+from tridist.icp.subjects import OperatorSubjects, enquiries, response_inbox, worker_reports
 from tridist.icp.subjects import status as status_subject
 from tridist.icp.tensor_uri import TensorUri
 
 T = TypeVar("T")
 _log = logging.getLogger("chaos")
 _MESSAGES = 20
+_HOSTILE = ("request", "response", "status", "report", "enquiry", "frame")
 
 
 class Faults:
@@ -103,6 +104,8 @@ class Faults:
             inbox = await _somebodys_inbox(connection, fault.length)
             targets = [OperatorSubjects("chaos", name, 1).shared for name in ("echo", "large", "stream")]
             targets += [status_subject("chaos"), *inbox]
+            targets += [worker_reports("chaos", each, "x") for each in self._components()]
+            targets += [enquiries("chaos", each.rpartition(".")[2]) for each in inbox]
             for _ in range(_MESSAGES):
                 await connection.publish(self._rng.choice(targets), self._bytes(), reply=self._rng.choice(["", "x.y"]))
                 self.hostile += 1
@@ -125,10 +128,14 @@ class Faults:
         writer.transport.abort()
         return True
 
+    def _components(self) -> list[str]:
+        """The workers, as the planes know them."""
+        return [each.component_id for each in self._world.deployment.statuses() if each.component_id]
+
     def _bytes(self) -> bytes:
         if self._rng.random() < 0.2:
             return self._rng.randbytes(self._rng.randint(0, 2000))
-        pool = self._rng.choice([SAMPLES["request"], SAMPLES["response"], SAMPLES["status"], SAMPLES["frame"]])
+        pool = SAMPLES[self._rng.choice(_HOSTILE)]
         return mutate(self._rng, self._rng.choice(pool), pool)
 
 

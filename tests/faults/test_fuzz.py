@@ -14,7 +14,7 @@ import pytest
 
 from support.faults import SECONDS, raw_connection, scene
 from support.fuzzing import READERS, SAMPLES, Findings, Reader, _feed, mutate
-from tridist.icp.subjects import response_inbox, status
+from tridist.icp.subjects import enquiries, response_inbox, status, worker_reports
 from tridist.icp.tensor_uri import TensorUri
 
 CASES = 4000
@@ -74,10 +74,19 @@ async def test_a_worker_and_a_client_go_on_under_hostile_messages(tmp_path):
     rng = random.Random(17)
     async with scene(tmp_path, workers=1) as world, raw_connection(world.server) as hostile:
         pid, namespace = world.pids(), world.deployment.namespace
-        inbox = response_inbox(namespace, world.client._planes.requests.component_id)
+        client = world.client._planes.requests.component_id
+        (worker,) = [status.component_id for status in world.deployment.statuses()]
         assert await total(world, 1) == 3
-        targets = [world.subjects("total").shared, inbox, status(namespace), "_INBOX.x"]
-        pools = [SAMPLES[kind] for kind in ("request", "response", "status", "header")]
+        targets = [
+            world.subjects("total").shared,
+            world.subjects("total").direct(worker),
+            world.subjects("total").reports(client),
+            worker_reports(namespace, worker, client),
+            enquiries(namespace, client),
+            response_inbox(namespace, client),
+            status(namespace),
+        ]
+        pools = [SAMPLES[kind] for kind in ("request", "response", "status", "report", "enquiry", "letter")]
         for _ in range(600):
             pool = rng.choice(pools)
             data = mutate(rng, rng.choice(pool), pool)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 import json
 import random
 import re
 import resource
 import struct
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +30,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from tridist.cli.inputs import parse_input
 from tridist.deployment.file import parse_deployment_file
 from tridist.errors import (
     AttemptsExhaustedError,
@@ -50,6 +53,7 @@ from tridist.icp.nats.headers import parse_ack_subject, parse_status
 from tridist.icp.nats.intake import judge
 from tridist.icp.nats.jetstream import JetStream
 from tridist.icp.nats.tasks import OwnedTasks
+from tridist.icp.reports import ClientReport, Enquiry, decode_enquiry, decode_report, encode_enquiry, encode_report
 from tridist.icp.status import DataPlaneStatistics, OperatorStatus, WorkerStatus, decode_status, encode_status
 from tridist.icp.string_tensor import decode_strings, encode_strings
 from tridist.icp.subjects import OperatorSubjects, response_inbox
@@ -134,6 +138,12 @@ def _frames() -> list[bytes]:
     return [*encoded, b"".join(encoded)]
 
 
+def _npy(array: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
 def _letters() -> list[bytes]:
     letter = DeadLetter(
         operator="echo",
@@ -192,6 +202,10 @@ SAMPLES: dict[str, list[bytes]] = {
     "status": _statuses(),
     "frame": _frames(),
     "letter": _letters(),
+    "report": [encode_report(ClientReport({"a" * 32: 7, "b": 0}, {"c" * 32: 2**40}))],
+    "enquiry": [encode_enquiry(Enquiry(tuple(f"{number:032x}" for number in range(5))))],
+    "npy": [_npy(np.arange(12, dtype=np.float32).reshape(3, 4)), _npy(np.array(["a", "bc"]))],
+    "json": [b"[[1, 2.5], [3, 4]]", b'["a", "b"]', b'{"a": 1}'],
     "header": [
         b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 5\r\n\r\n",
         b"NATS/1.0 408 Request Timeout\r\nNats-Pending-Messages: 3\r\nNats-Pending-Bytes: 0\r\n\r\n",
@@ -289,6 +303,14 @@ def _read_file(data: bytes) -> None:
     parse_deployment_file(data, Path("/nowhere/deployment.yaml"), {"HOME": "/"})
 
 
+def _read_input(suffix: str, data: bytes) -> None:
+    """A file of the command line's ``--input``."""
+    with tempfile.NamedTemporaryFile(suffix=f".{suffix}") as file:
+        file.write(data)
+        file.flush()
+        parse_input(f"x=@{file.name}")
+
+
 _cached: list[JetStream] = []
 
 
@@ -306,6 +328,10 @@ READERS = (
     Reader("status", decode_status, _MESSAGE, 15),
     Reader("frame", _read_frames, _MESSAGE, 30),
     Reader("letter", _read_letter, _MESSAGE),
+    Reader("report", decode_report, _MESSAGE),
+    Reader("enquiry", decode_enquiry, _MESSAGE),
+    Reader("npy", lambda data: _read_input("npy", data), (ConfigurationError,), 3),
+    Reader("json", lambda data: _read_input("json", data), (ConfigurationError,), 3),
     Reader("header", parse_status),
     Reader("ack subject", lambda data: parse_ack_subject(data.decode(errors="surrogateescape"))),
     Reader("reply", _read_reply, (ConnectionFailedError,)),

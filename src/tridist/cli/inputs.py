@@ -96,7 +96,7 @@ def _load_file(field: str, path: Path) -> Any:
             return np.load(path, allow_pickle=False)
         if path.suffix == ".json":
             return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a broken file makes numpy raise many kinds
         raise ConfigurationError(field, str(path), f"cannot be read: {error}") from error
     raise ConfigurationError(field, str(path), "is neither an .npy nor a .json file")
 

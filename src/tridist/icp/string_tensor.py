@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +24,11 @@ def encode_strings(elements: npt.NDArray[np.generic]) -> bytes:
     """Serialise an array of ``str`` (as UTF-8), ``bytes`` or objects of these.
 
     Raises:
-        InvalidTensorError: an element is neither, a string that UTF-8 cannot hold (lone surrogates), or longer than a
-            32-bit length can say.
+        InvalidTensorError: an element is neither, a string that UTF-8 cannot hold (lone surrogates, numbers that are no
+            characters), or longer than a 32-bit length can say.
     """
     parts: list[bytes] = []
-    for element in elements.reshape(-1).tolist():
+    for element in _elements(elements):
         data = _as_bytes(element)
         parts.append(_LENGTH.pack(len(data)))
         parts.append(data)
@@ -44,6 +45,14 @@ def decode_strings(data: bytes | memoryview, shape: tuple[int, ...]) -> npt.NDAr
     array = np.empty(len(elements), dtype=np.object_)
     array[:] = elements
     return array.reshape(shape)
+
+
+def _elements(array: npt.NDArray[np.generic]) -> list[Any]:
+    try:
+        listed: list[Any] = array.reshape(-1).tolist()
+    except (SystemError, ValueError) as error:  # text in numpy's own layout, of numbers that are no characters
+        raise InvalidTensorError("element", array.dtype.str, f"is no text: {error}") from error
+    return listed
 
 
 def _as_bytes(element: object) -> bytes:

@@ -44,6 +44,22 @@ def test_what_is_typed_becomes_a_tensor(text, expected):
     assert array(text) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.npy", b""),
+        ("a.npy", b"\x93NUMPY\x01\0\x30\0" + b"{'descr': '<f4', [[[".ljust(48)),
+        ("a.npy", b"\x93NUMPY\x01\0\x48\0" + b"{'descr': '<f4', 'fortran_order': False, 'shape': (2,) }".ljust(72)),
+        ("a.json", b"[" * 100_000),
+        ("a.json", b"\xff"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path: Path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        parse_input(f"x=@{tmp_path / name}")
+
+
 def test_files_are_read(tmp_path: Path):
     values = np.arange(6, dtype=np.uint16).reshape(2, 3)
     np.save(tmp_path / "a.npy", values)

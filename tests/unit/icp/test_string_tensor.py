@@ -62,6 +62,13 @@ def test_text_that_is_no_unicode_is_refused():
         encode_strings(objects(["\udc80"]))
 
 
+def test_numbers_that_are_no_characters_are_refused():
+    array = np.array(["a", "b"])
+    array.view(np.uint32)[1] = 0x7FFFFFFF
+    with pytest.raises(errors.InvalidTensorError, match="is no text"):
+        encode_strings(array)
+
+
 def test_an_element_that_a_length_cannot_say_is_refused(monkeypatch):
     monkeypatch.setattr(string_tensor, "MAX_ELEMENT_BYTES", 3)
     assert encode_strings(objects([b"abc"]))
