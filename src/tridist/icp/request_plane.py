@@ -91,10 +91,10 @@ class PullCounters:
 
 
 class RequestPuller(AsyncIterator[Delivery], ABC):
-    """Async iterator over the requests of one operator, direct ones first.
+    """Async iterator over the requests of one operator: direct ones first, the others by `tridist.icp.priorities`.
 
-    It never asks for more shared requests than it has free slots, so that no request waits here that an idle worker
-    could take. Direct requests, which nobody else may take, wait here in front of the shared ones.
+    It keeps no more shared requests than it has slots for: what comes too much goes back within a moment, so that no
+    request waits here that an idle worker could take. Direct requests, which nobody else may take, wait here.
 
     A request whose attempts are used up, that does not decode or is not addressed to the operator is never handed out:
     it is kept as a dead letter, its client gets the error, and it leaves its queue, in this order.

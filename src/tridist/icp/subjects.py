@@ -1,6 +1,8 @@
 """Every NATS subject, stream and consumer name in one place.
 
-    tridist.<namespace>.request.<operator>.<version>.shared              any worker of the operator
+    tridist.<namespace>.request.<operator>.<version>.shared              any worker of the operator: normal priority,
+    tridist.<namespace>.request.<operator>.<version>.high                high,
+    tridist.<namespace>.request.<operator>.<version>.low                 low
     tridist.<namespace>.request.<operator>.<version>.direct.<component>  one worker
     tridist.<namespace>.response.<component>                             a client's inbox
     tridist.<namespace>.report.operator.<operator>.<version>.<client>    a client to all workers of an operator
@@ -20,10 +22,13 @@ import re
 from dataclasses import dataclass
 
 from tridist.errors import InvalidNameError
+from tridist.icp.priorities import HIGH, LOW, NORMAL, PriorityClass
 
 MAX_NAME_LENGTH = 64
 MAX_VERSION = 2**31 - 1
 SHARED_CONSUMER = "shared"
+CLASS_CONSUMERS = {HIGH: "high", NORMAL: SHARED_CONSUMER, LOW: "low"}
+"""The consumers of requests that any worker may take; the last tokens of their subjects are the same."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _STREAM = re.compile(r"tridist:(?P<namespace>[^:]+):(?P<operator>[^:]+):(?P<version>[1-9][0-9]{0,9})")
@@ -85,8 +90,12 @@ class OperatorSubjects:
 
     @property
     def shared(self) -> str:
-        """Where a request goes that any worker may take."""
-        return f"{self._prefix}.shared"
+        """Where a request of normal priority goes that any worker may take."""
+        return self.of_class(NORMAL)
+
+    def of_class(self, which: PriorityClass) -> str:
+        """Where a request of a class goes that any worker may take."""
+        return f"{self._prefix}.{CLASS_CONSUMERS[which]}"
 
     def direct(self, component_id: str) -> str:
         """Where a request goes that only one worker may take."""

@@ -18,6 +18,7 @@ from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneCl
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
 from tridist.icp.nats.delivery import IN_PROGRESS
+from tridist.icp.priorities import NORMAL
 from tridist.icp.subjects import OperatorSubjects
 
 SOON = 20.0
@@ -311,6 +312,9 @@ async def test_closing_a_plane_costs_each_of_its_requests_one_attempt(client, op
 async def test_closing_a_failed_puller_costs_each_of_its_requests_one_attempt(client, open_plane, js):
     one, other = await open_plane(), await open_plane()
     puller = await one.pull_requests("echo", slots=4)
+    await until(
+        lambda: puller._classes[NORMAL].ledger.outstanding == 4 and puller._classes[NORMAL].ledger.question is None
+    )
     puller.fail(PlaneError("it broke"))
     streams = [await client.post_request(a_request()) for _ in range(4)]
     await handed_out(js, client, 4)
@@ -339,8 +343,8 @@ async def test_a_feed_that_breaks_ends_its_puller(worker, monkeypatch):
     async def broken():
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(puller._shared, "_serve", broken)
-    puller._shared.renew()
+    monkeypatch.setattr(puller._classes[NORMAL], "_serve", broken)
+    puller._classes[NORMAL].renew()
     with pytest.raises(PlaneError, match="a bug of ours"):
         await asyncio.wait_for(waiting, SOON)
     await asyncio.wait_for(puller.close(), SOON)
@@ -424,9 +428,9 @@ async def test_pulls_that_expire_or_go_silent_are_renewed(open_plane, client):
         await asyncio.sleep(2.0)
         assert await one_of(await client.post_request(a_request()))
         (puller,) = plane._pullers
-        assert puller._shared.ledger.outstanding <= 4
+        assert puller._classes[NORMAL].ledger.outstanding <= 4
         # The server forgets the pull without a word, as it did in nats.py #504.
-        await plane._connection._client._send_unsubscribe(puller._shared._subscription._id)
+        await plane._connection._client._send_unsubscribe(puller._classes[NORMAL]._subscription._id)
         assert await one_of(await client.post_request(a_request()))
 
 

@@ -1,4 +1,4 @@
-"""Pulling from one consumer, with one long-lived pull request instead of one per message."""
+"""Pulling from one consumer, with long-lived pull requests instead of one per message."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nats.nuid import NUID
 
 from tridist.errors import PlaneClosedError, PlaneError
 from tridist.icp.nats.connection import Message
-from tridist.icp.nats.credits import CreditLedger
+from tridist.icp.nats.credits import Ask, CreditLedger
 from tridist.icp.nats.headers import (
     BAD_REQUEST,
     HEARTBEAT,
@@ -38,34 +38,38 @@ class Feed:
     """The messages of one consumer, as many as there is room for.
 
     All pull requests share an inbox, each with a token of its own behind it. Whenever the ledger and the server may
-    disagree about them (a reconnection, missed heartbeats, an error), or slots were taken otherwise (`revoke`), the
+    disagree about them (a reconnection, missed heartbeats, an error), or they have to be taken back (`withdraw`), the
     feed moves to a new inbox: the server drops pull requests whose inbox nobody listens to, and what it sent before
     that still arrives.
 
     Args:
         streams: makes the consumer when it is missing.
         key: which consumer.
-        slots: the most that there may ever be room for.
-        room: how many messages there is room for now.
+        ledger: what is asked for.
+        ask: what to ask for now.
         take: called with each message.
+        emptied: called when the server says that nothing waits there (see `Ask`).
     """
 
     def __init__(
         self,
         streams: Streams,
         key: ConsumerKey,
-        slots: int,
-        room: Callable[[], int],
+        *,
+        ledger: CreditLedger,
+        ask: Callable[[], Ask],
         take: Callable[[Message, AckSubject], None],
+        emptied: Callable[[], None],
     ) -> None:
-        self.ledger = CreditLedger(slots)
+        self.ledger = ledger
         self.ack_wait = streams.delivery.ack_wait
         self._connection = streams.jetstream.connection
         self._streams = streams
         self._key = key
         self._config = streams.delivery
-        self._room = room
+        self._ask = ask
         self._take = take
+        self._emptied = emptied
         self._origin = (key.subjects.stream, key.name)
         self._subject = f"{API}.CONSUMER.MSG.NEXT.{key.subjects.stream}.{key.name}"
         self._prefix = f"{self._connection.config.inbox_prefix}.{NUID().next().decode()}"
@@ -112,7 +116,7 @@ class Feed:
         """Stop listening; what was on the way still reaches ``take``."""
         if self.renew in self._connection.on_reconnect:
             self._connection.on_reconnect.remove(self.renew)
-        await self._retire()
+        self._retire()
         await self._retiring.settle(self._connection.config.reply_timeout)
         await self._retiring.end()
 
@@ -121,9 +125,13 @@ class Feed:
         await self._retiring.end()
 
     def refill(self) -> None:
-        """There is more room: ask for more if it is worth it."""
-        if self.ledger.wanted(self._room()):
-            self._wake.set()
+        """There is more room, or less is asked for than was: ask for more if it is worth it."""
+        if self._ask().credits:
+            self.wake()
+
+    def wake(self) -> None:
+        """There is something to ask for."""
+        self._wake.set()
 
     def renew(self) -> None:
         """Forget the open pull requests and make new ones."""
@@ -131,10 +139,15 @@ class Feed:
         self.ledger.reset()
         self._wake.set()
 
-    def revoke(self) -> None:
-        """Take back pull requests for which there is no room any more."""
-        if self.ledger.outstanding > max(self._room(), 0):
-            self.renew()
+    def withdraw(self) -> None:
+        """Take back the open pull requests; ask again when there is something to ask for.
+
+        The server knows of it before it sees anything that is published after this by a task of its own.
+        """
+        self._stale = True
+        self.ledger.reset()
+        self._retire()
+        self.refill()
 
     def check(self, now: float) -> None:
         """Renew the pull requests if the server has been silent on them (called every now and then)."""
@@ -146,13 +159,13 @@ class Feed:
     async def _serve(self) -> None:
         while self._stale:
             await self._move()
-        credits_ = self.ledger.wanted(self._room())
-        if credits_:
-            await self._pull(credits_)
+        ask = self._ask()
+        if ask.credits:
+            await self._pull(ask)
 
     async def _move(self) -> None:
         self._stale = False
-        await self._retire()
+        self._retire()
         if self._missing:
             if (
                 self._inbox
@@ -164,18 +177,19 @@ class Feed:
         self._subscription = await self._connection.subscribe(inbox + ".*", self._receive)
         self._inbox = inbox
 
-    async def _pull(self, credits_: int) -> None:
+    async def _pull(self, ask: Ask) -> None:
         token = str(next(self._numbers))
-        self.ledger.issue(token, credits_)
+        self.ledger.issue(token, ask)
         self._heard = self._loop.time()
-        body = {
-            "batch": credits_,
-            "expires": int(self._config.pull_expiry * _NANOSECONDS),
-            "idle_heartbeat": int(self._config.heartbeat * _NANOSECONDS),
-        }
+        body: dict[str, object] = {"batch": ask.credits}
+        if ask.question:
+            body["no_wait"] = True
+        else:
+            body["expires"] = int(self._config.pull_expiry * _NANOSECONDS)
+            body["idle_heartbeat"] = int(self._config.heartbeat * _NANOSECONDS)
         await self._connection.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{token}")
 
-    async def _retire(self) -> None:
+    def _retire(self) -> None:
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
             # Apart from us: it takes a round trip in which messages still come.
@@ -193,7 +207,6 @@ class Feed:
             return
         self.ledger.take()
         self._take(message, ack)
-        self.refill()  # slots that became free while enough was asked for are worth asking for by now
 
     def _hear(self, status: Status, subject: str) -> None:
         inbox, _, token = subject.rpartition(".")
@@ -204,8 +217,11 @@ class Feed:
             _log.info("%s: %d %s", self._key.subjects.stream, status.code, status.description)
         if status.code == BAD_REQUEST:
             _log.error("the server does not understand our pull requests: %s", status.description)
+        answer = token == self.ledger.question
         if expected and self.ledger.lapse(token, status.pending):
-            self._wake.set()
+            if answer:
+                self._emptied()
+            self.refill()
         else:  # 409 and 503: deleted, moved, shut down; ask for it before pulling again
             self._missing = True
             self.renew()

@@ -47,6 +47,7 @@ class AckSubject(NamedTuple):
         sequence: the message's place in the stream.
         stored_at: when the stream took the message, in nanoseconds, as text: it tells apart what has the same number
             in a stream that was deleted and made again.
+        pending: messages that wait for this consumer behind this one.
     """
 
     stream: str
@@ -54,6 +55,7 @@ class AckSubject(NamedTuple):
     deliveries: int
     sequence: int
     stored_at: str = ""
+    pending: int = 0
 
 
 def parse_status(header: bytes) -> Status | None:
@@ -74,14 +76,14 @@ def parse_ack_subject(reply: str) -> AckSubject | None:
         return None
     tokens = reply.split(".")
     if len(tokens) == _ACK_TOKENS:
-        stream, consumer, deliveries, sequence, _, stored_at = tokens[2:8]
+        stream, consumer, deliveries, sequence, _, stored_at, pending = tokens[2:9]
     elif len(tokens) >= _ACK_TOKENS_WITH_DOMAIN:
-        stream, consumer, deliveries, sequence, _, stored_at = tokens[4:10]
+        stream, consumer, deliveries, sequence, _, stored_at, pending = tokens[4:11]
     else:
         return None
-    if not (_is_count(deliveries) and _is_count(sequence)):
+    if not (_is_count(deliveries) and _is_count(sequence) and _is_count(pending)):
         return None
-    return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at)
+    return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at, int(pending))
 
 
 def request_headers(remaining: float | None, message_id: str | None = None) -> bytes:

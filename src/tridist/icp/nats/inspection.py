@@ -10,6 +10,7 @@ from tridist.errors import PlaneError
 from tridist.icp.nats.jetstream import JetStream, RefusedError
 from tridist.icp.nats.shared import SharedQuestions
 from tridist.icp.nats.streams import ConsumerKey
+from tridist.icp.priorities import HIGH, LOW, PriorityClass
 from tridist.icp.status import QueueStatus
 from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects, parse_stream
 
@@ -88,10 +89,17 @@ async def queues(jetstream: JetStream, namespace: str) -> list[QueueStatus]:
 async def _queue(jetstream: JetStream, subjects: OperatorSubjects, messages: int) -> QueueStatus:
     try:
         consumers = [consumer async for consumer in _consumers(jetstream, subjects)]
+        posted = await _posted(jetstream, subjects)
     except RefusedError:
-        consumers = []  # deleted since we listed it
+        consumers, posted = [], {}  # deleted since we listed it
     # After a crash a consumer may count requests as unsettled that have left the stream.
     running = min(sum(consumer.unsettled for consumer in consumers), messages)
+
+    def waiting(which: PriorityClass) -> int:
+        name = ConsumerKey(subjects, priority=which).name
+        taken = sum(consumer.unsettled for consumer in consumers if consumer.name == name)
+        return max(posted.get(subjects.of_class(which), 0) - taken, 0)
+
     return QueueStatus(
         operator=subjects.operator,
         version=subjects.version,
@@ -99,7 +107,15 @@ async def _queue(jetstream: JetStream, subjects: OperatorSubjects, messages: int
         waiting=messages - running,
         running=running,
         idle_pulls=sum(consumer.pulls for consumer in consumers if consumer.name == SHARED_CONSUMER),
+        waiting_high=waiting(HIGH),
+        waiting_low=waiting(LOW),
     )
+
+
+async def _posted(jetstream: JetStream, subjects: OperatorSubjects) -> dict[str, int]:
+    """The messages of a stream by subject."""
+    info = await jetstream.call(f"STREAM.INFO.{subjects.stream}", {"subjects_filter": subjects.all})
+    return dict(info["state"].get("subjects") or {})
 
 
 async def _consumers(

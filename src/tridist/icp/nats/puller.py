@@ -1,10 +1,10 @@
-"""The requests of one operator, from its shared consumer and from the one for this worker alone."""
+"""The requests of one operator, from the consumers of its classes and from the one for this worker alone."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 
 from typing_extensions import override
@@ -12,15 +12,18 @@ from typing_extensions import override
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
 from tridist.icp.client_watch import ClientWatch
 from tridist.icp.nats.connection import Message
+from tridist.icp.nats.credits import Ask, CreditLedger
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.intake import Refusal, judge
 from tridist.icp.nats.pulse import Pulse
+from tridist.icp.nats.schedule import FULL_SECONDS, Schedule
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.undertaker import StalledError, Undertaker, same_message
+from tridist.icp.priorities import PriorityClass
 from tridist.icp.request_plane import PullCounters, RequestPuller, has_expired
 from tridist.icp.subjects import OperatorSubjects
 
@@ -32,8 +35,7 @@ _SIGNS_OF_LIFE = 3
 class NatsPuller(RequestPuller):
     """Pulls the requests of one operator version.
 
-    A slot counts as taken from the moment its request arrives here until it is settled. Direct requests may take slots
-    for which a shared request was asked for already: the shared pull is revoked then.
+    A `Schedule` knows what to ask for and what to hand out next; this sends and receives for it.
 
     Args:
         streams: makes the consumers.
@@ -60,7 +62,6 @@ class NatsPuller(RequestPuller):
         self._subjects = subjects
         self._component_id = component_id
         self._config = streams.delivery
-        self._slots = slots
         self.counters = PullCounters()
         self._undertaker = Undertaker(
             self._connection, dead_letters, subjects, component_id, config=streams.delivery, counters=self.counters
@@ -68,26 +69,28 @@ class NatsPuller(RequestPuller):
         self._closed = closed
         self._watch = watch
         self._pulse = Pulse(asyncio.get_running_loop().time)
-        self._queues: tuple[deque[NatsDelivery], deque[NatsDelivery]] = deque(), deque()
         self._held: set[NatsDelivery] = set()
         self._held_direct = 0
-        self._burying = (
-            0  # what is being given up takes room as well: a queue of garbage must not all come here at once
-        )
         self._changed = asyncio.Event()
         self._stopped = False
         self._failure: PlaneError | None = None
         self._withdrawn = False
         self._withdrawing = asyncio.Lock()
         self._tasks, self._pulling, self._running = OwnedTasks(), OwnedTasks(), OwnedTasks()
-        self._direct = Feed(streams, ConsumerKey(subjects, component_id), slots,
-            lambda: slots - self._held_direct - self._burying,
-            lambda message, ack: self._take(message, ack, direct=True),
-        )  # fmt: skip
-        self._shared = Feed(streams, ConsumerKey(subjects), slots,
-            lambda: slots - len(self._held) - self._burying,
-            lambda message, ack: self._take(message, ack, direct=False),
-        )  # fmt: skip
+        self._loop = asyncio.get_running_loop()
+        self._reviewing: asyncio.TimerHandle | None = None
+        self._schedule: Schedule[NatsDelivery] = Schedule(slots)
+        ledger = CreditLedger(slots)
+        self._direct = Feed(
+            streams,
+            ConsumerKey(subjects, component_id),
+            ledger=ledger,
+            ask=lambda: Ask(ledger.wanted(slots - self._held_direct - self._schedule.blocked)),
+            take=functools.partial(self._take, None),
+            emptied=self._refill,
+        )
+        self._classes = {which: self._feed(streams, which) for which in PriorityClass}
+        self._feeds = (self._direct, *self._classes.values())
 
     async def open(self) -> None:
         """Make the consumers if they are missing, and start pulling.
@@ -95,14 +98,13 @@ class NatsPuller(RequestPuller):
         Raises:
             ConnectionFailedError: the server refused or did not answer.
         """
-        feeds = (self._direct, self._shared)
         try:
-            for feed in feeds:
-                await feed.open()
+            await self._direct.open()  # alone, for it makes the stream
+            await asyncio.gather(*(feed.open() for feed in self._classes.values()))
         except BaseException:
             await self.close()
             raise
-        for feed in feeds:
+        for feed in self._feeds:
             self._pulling.spawn(self._guard(feed.run))
         self._running.spawn(self._guard(self._stay_alive))
 
@@ -135,7 +137,7 @@ class NatsPuller(RequestPuller):
     async def abort(self, error: PlaneError) -> None:
         """End at once, with ``error`` for whoever iterates; the server finds out by itself."""
         self.fail(error)
-        await asyncio.gather(self._direct.abort(), self._shared.abort())
+        await asyncio.gather(*(feed.abort() for feed in self._feeds))
         await self._end_tasks()
 
     def fail(self, error: PlaneError) -> None:
@@ -155,11 +157,8 @@ class NatsPuller(RequestPuller):
             if self._withdrawn:
                 return
             await self._pulling.end()
-            await asyncio.gather(self._direct.close(), self._shared.close())
-            queued = [*self._queues[0], *self._queues[1]]
-            for queue in self._queues:
-                queue.clear()
-            await self._give_back(queued)
+            await asyncio.gather(*(feed.close() for feed in self._feeds))
+            await self._give_back(self._schedule.drain())
             self._withdrawn = True
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -178,40 +177,43 @@ class NatsPuller(RequestPuller):
                 self._free(delivery)
 
     async def _end_tasks(self) -> None:
+        if self._reviewing is not None:
+            self._reviewing.cancel()
         await self._pulling.end()
         await self._running.end()
         await self._tasks.end()
         self._closed(self)
 
     def _next(self) -> NatsDelivery | None:
-        direct, shared = self._queues
-        while (direct or shared) and len(self._held) - len(direct) - len(shared) < self._slots:
-            delivery = (direct or shared).popleft()
+        while (delivery := self._schedule.next(self._loop.time())) is not None:
             if not (delivery.left or has_expired(delivery.request)):
+                self._refill()
                 return delivery
             self.counters.expired += not delivery.left
             self._free(delivery)
             self._tasks.spawn(self._connection.publish(delivery.ack_subject, TERM))
         return None
 
-    def _take(self, message: Message, ack: AckSubject, *, direct: bool) -> None:
+    def _take(self, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
+        if which is not None:
+            self._schedule.heard(which, ack.pending)
         verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
-            self._burying += 1
+            self._schedule.blocked += 1
             self._tasks.spawn(self._refuse(verdict, message, ack))
             return
         held = self._watch.hold(verdict, ack.sequence, ack.deliveries)
         if held is None:  # its client has left already
             self._tasks.spawn(self._connection.publish(message.reply, TERM))
-            self._direct.refill()
-            self._shared.refill()
+            self._refill()
             return
-        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=self._pulse.arrival())
+        now, direct = self._pulse.arrival(), which is None
+        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=now)
         self._held.add(delivery)
-        self._queues[0 if direct else 1].append(delivery)
-        if direct:
-            self._held_direct += 1
-            self._shared.revoke()
+        self._held_direct += direct
+        # Once, for it costs an attempt; and a request that may not be delivered again has to be answered here.
+        movable = ack.deliveries == 1 < self._config.max_attempts
+        self._schedule.arrived(delivery, which, self._loop.time(), movable=movable)
         self._changed.set()
 
     async def _settle(self, delivery: NatsDelivery, verdict: bytes) -> None:
@@ -230,13 +232,63 @@ class NatsPuller(RequestPuller):
             await self._connection.publish(delivery.ack_subject, verdict)
 
     def _free(self, delivery: NatsDelivery) -> None:
-        self._held.discard(delivery)
         self._watch.release(delivery.held)
-        if delivery.direct:
-            self._held_direct -= 1
+        if delivery in self._held:
+            self._held.discard(delivery)
+            self._held_direct -= delivery.direct
+            self._schedule.freed(delivery, self._loop.time())
+            self._refill()
+        self._changed.set()
+
+    def _feed(self, streams: Streams, which: PriorityClass) -> Feed:
+        return Feed(
+            streams,
+            ConsumerKey(self._subjects, priority=which),
+            ledger=self._schedule.ledger(which),
+            ask=functools.partial(self._ask, which),
+            take=functools.partial(self._take, which),
+            emptied=functools.partial(self._emptied, which),
+        )
+
+    def _ask(self, which: PriorityClass) -> Ask:
+        ask = self._schedule.ask(which)
+        if ask.question:
+            self._review_soon()  # the answer may be lost
+        return ask
+
+    def _emptied(self, which: PriorityClass) -> None:
+        self._schedule.emptied(which)
+        self._refill()
+        self._changed.set()  # one of another class may have waited for this
+
+    def _refill(self) -> None:
+        """Ask for what there is room for, and see to it that somebody looks at what waits for too long."""
+        if self._stopped:
+            return
+        self._direct.refill()
+        for which in self._schedule.due():
+            self._classes[which].wake()
+        if self._schedule.overdue:
+            self._review()
+        elif self._schedule.uneasy:
+            self._review_soon()
+
+    def _review_soon(self) -> None:
+        if self._reviewing is None and not self._stopped:
+            self._reviewing = self._loop.call_later(FULL_SECONDS, self._review_later)
+
+    def _review_later(self) -> None:
+        self._reviewing = None
         if not self._stopped:
-            self._direct.refill()
-            self._shared.refill()
+            self._review()
+
+    def _review(self) -> None:
+        review = self._schedule.review(self._loop.time())
+        for which in review.withdrawn:
+            self._classes[which].withdraw()
+        if review.returned:  # by a task of its own: behind what takes back the pull requests
+            self._tasks.spawn(self._give_back(review.returned))
+        self._refill()
         self._changed.set()
 
     async def _refuse(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
@@ -245,10 +297,8 @@ class NatsPuller(RequestPuller):
         try:
             await self._undertaker.bury(refusal, message, ack)
         finally:
-            self._burying -= 1
-            if not self._stopped:
-                self._direct.refill()
-                self._shared.refill()
+            self._schedule.blocked -= 1
+            self._refill()
 
     async def _stay_alive(self) -> None:
         """Tell the server every third of the ack wait that we still work on what we hold; watch the feeds."""
@@ -259,8 +309,8 @@ class NatsPuller(RequestPuller):
             now = loop.time()
             self._pulse.beat(self._ack_wait)
             if not self._stopped:
-                self._direct.check(now)
-                self._shared.check(now)
+                for feed in self._feeds:
+                    feed.check(now)
             if self._connection.connected:
                 # Young ones have time until the next round; most are done by then and cost nothing here.
                 old = [d for d in self._held if now - d.received_at > pause / 2]
@@ -278,7 +328,7 @@ class NatsPuller(RequestPuller):
 
     @property
     def _ack_wait(self) -> float:
-        return min(self._shared.ack_wait, self._direct.ack_wait)
+        return min(feed.ack_wait for feed in self._feeds)
 
     async def _try_to(self, work: Awaitable[None]) -> None:
         try:

@@ -38,6 +38,7 @@ from tridist.icp.nats.status import StatusExchange
 from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.watching import Watching
+from tridist.icp.priorities import PriorityClass
 from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
 from tridist.icp.request_plane import RequestPlane, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
@@ -154,7 +155,8 @@ class NatsRequestPlane(RequestPlane):
         self._check_open()
         posted = replace(request, reply_to=self._inbox)
         data = encode_request(posted)  # first of all: it looks at every field's type
-        key = ConsumerKey(self._subjects(request.operator, request.version), component_id)
+        subjects = self._subjects(request.operator, request.version)
+        key = ConsumerKey(subjects, component_id, PriorityClass.of(request.priority))
         if idempotency_key is not None:
             check_idempotency_key(idempotency_key)
         posting = Posting(posted, data, key, idempotency_key, when_full=check_when_full(when_full))

@@ -10,7 +10,8 @@ from typing import Any
 
 from tridist.icp.nats.config import DeliveryConfig, StreamConfig
 from tridist.icp.nats.jetstream import DeniedError, JetStream, RefusedError
-from tridist.icp.subjects import SHARED_CONSUMER, OperatorSubjects
+from tridist.icp.priorities import NORMAL, PriorityClass
+from tridist.icp.subjects import CLASS_CONSUMERS, OperatorSubjects
 
 _log = logging.getLogger(__name__)
 _NANOSECONDS = 1_000_000_000
@@ -28,21 +29,27 @@ class ConsumerKey:
 
     Attributes:
         subjects: the operator.
-        component_id: the worker whose direct requests it holds; None for the shared one.
+        component_id: the worker whose direct requests it holds; None for those that any worker may take.
+        priority: the class of these; direct ones have none.
     """
 
     subjects: OperatorSubjects
     component_id: str | None = None
+    priority: PriorityClass = NORMAL
 
     @property
     def name(self) -> str:
         """The consumer's name."""
-        return SHARED_CONSUMER if self.component_id is None else OperatorSubjects.direct_consumer(self.component_id)
+        if self.component_id is None:
+            return CLASS_CONSUMERS[self.priority]
+        return OperatorSubjects.direct_consumer(self.component_id)
 
     @property
     def subject(self) -> str:
         """The requests that it holds."""
-        return self.subjects.shared if self.component_id is None else self.subjects.direct(self.component_id)
+        if self.component_id is None:
+            return self.subjects.of_class(self.priority)
+        return self.subjects.direct(self.component_id)
 
 
 class Streams:
