@@ -17,8 +17,9 @@ from support.waiting import until
 from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneClosedError, PlaneError
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
+from tridist.icp.nats.connection import Message
 from tridist.icp.nats.delivery import IN_PROGRESS
-from tridist.icp.priorities import NORMAL
+from tridist.icp.priorities import HIGH, NORMAL, PriorityClass
 from tridist.icp.subjects import OperatorSubjects
 
 SOON = 20.0
@@ -334,6 +335,24 @@ async def test_closing_a_puller_while_it_stops_waits_for_its_feeds(client, open_
     await asyncio.gather(puller.stop(), puller.close(), one.close())
     async with serving(other, "echo"):
         assert max([(await one_of(stream)).attempt for stream in streams]) == 2
+
+
+async def test_what_comes_to_a_full_worker_after_it_took_back_its_pulls_goes_back_too(client, worker, js):
+    puller = await worker.pull_requests("echo")
+    await client.post_request(a_request())
+    held = await next_of(puller)
+    await until(lambda: not any(puller._schedule.ledger(which).outstanding for which in PriorityClass))
+    stream = await client.post_request(a_request(priority=1))
+    high = await js.pull_subscribe_bind("high", stream=stream_name(client))
+    (message,) = await high.fetch(1, timeout=SOON)
+    feed = puller._classes[HIGH]
+    feed._receive(Message(f"{feed._inbox}.1", message.reply, message.data, b""))  # as if it had been on its way to us
+    (again,) = await high.fetch(1, timeout=DeliveryConfig().ack_wait / 2)
+    assert again.metadata.num_delivered == 2
+    await again.nak()
+    await answer(worker, held)
+    await answer(worker, await next_of(puller))
+    assert await one_of(stream)
 
 
 async def test_a_feed_that_breaks_ends_its_puller(worker, monkeypatch):

@@ -214,6 +214,7 @@ class NatsPuller(RequestPuller):
         # Once, for it costs an attempt; and a request that may not be delivered again has to be answered here.
         movable = ack.deliveries == 1 < self._config.max_attempts
         self._schedule.arrived(delivery, which, self._loop.time(), movable=movable)
+        self._look_after()  # it may have been on its way while we took back what had asked for it
         self._changed.set()
 
     async def _settle(self, delivery: NatsDelivery, verdict: bytes) -> None:
@@ -268,6 +269,11 @@ class NatsPuller(RequestPuller):
         self._direct.refill()
         for which in self._schedule.due():
             self._classes[which].wake()
+        self._look_after()
+
+    def _look_after(self) -> None:
+        if self._stopped:
+            return
         if self._schedule.overdue:
             self._review()
         elif self._schedule.uneasy:
