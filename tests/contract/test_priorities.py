@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from contract.planes import REQUEST_PLANES
+from support.waiting import until
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import HIGH, LOW, NORMAL, OTHERS_IN_A_ROW, PriorityClass, Turns
 
@@ -67,6 +68,15 @@ async def serve(plane, puller, times, held=None):
     return classes, ids
 
 
+async def idle(plane):
+    """Wait until the worker knows that nothing waits: turns are counted from there."""
+
+    async def pulls():
+        return any(queue.idle_pulls for queue in await plane.queues())
+
+    await until(pulls)
+
+
 def by_the_rule(counts):
     """The order in which these are served when all of them wait from the start."""
     turns, left, order = Turns(), Counter(counts), []
@@ -83,6 +93,7 @@ async def test_one_slot_serves_a_backlog_by_the_rule_and_each_class_in_order(cli
     held = puller = None
     if busy:
         puller = await worker.pull_requests("echo")
+        await idle(client)
         await post(client)
         held = await next_of(puller)
     counts = {NORMAL: 40, HIGH: 20, LOW: 10}

@@ -26,7 +26,7 @@ costs several messages; and it is all that a request loses that came to the wron
 
 ANSWER_SECONDS = 0.25
 """How long the answer to a question may take. The server sometimes gives none, when others took meanwhile what had
-waited."""
+waited. Counted in reviews, so that a worker that stalls itself does not take that for the server's silence."""
 
 _SHARE = 4
 """High and low ones are asked for a fourth of the slots at a time, because they come on top of the normal ones."""
@@ -100,7 +100,8 @@ class Schedule(Generic[T]):
         self._turns = Turns()
         self._full_since = 0.0
         self._tight_since: float | None = None
-        self._unanswered: tuple[PriorityClass, str | None, float] | None = None
+        self._unanswered: tuple[PriorityClass, str | None] | None = None
+        self._reviews = 0
         self._slow = False
 
     def ledger(self, which: PriorityClass) -> CreditLedger:
@@ -215,7 +216,7 @@ class Schedule(Generic[T]):
 
     def review(self, now: float) -> Review[T]:
         """Look whether something takes too long: being full, or an answer."""
-        self._look_for_answers(now)
+        self._look_for_answers()
         since = self._tight_since
         if since is None or not (now - since >= FULL_SECONDS or self.overdue):
             return Review([], [])
@@ -278,17 +279,19 @@ class Schedule(Generic[T]):
         elif self._tight_since is None:
             self._tight_since = now
 
-    def _look_for_answers(self, now: float) -> None:
+    def _look_for_answers(self) -> None:
         """Go on without the class whose turn it would be when the server does not say whether it has a request."""
         which = self._turns.choose(self._wanting()) if self._free > 0 else None
         if which is None or self._classes[which].queue:
             self._unanswered = None
             return
         known = self._classes[which]
-        token, before = known.ledger.question, self._unanswered
-        if before is None or before[:2] != (which, token):
-            self._unanswered = (which, token, now)
-        elif now - before[2] >= ANSWER_SECONDS:
+        unanswered = (which, known.ledger.question)
+        if self._unanswered != unanswered:
+            self._unanswered = unanswered
+            self._reviews = 0
+        self._reviews += 1
+        if self._reviews * FULL_SECONDS > ANSWER_SECONDS:
             self._unanswered = None
             known.ledger.question = None  # now it is a pull request like any other
             known.none = True
