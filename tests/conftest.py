@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import hypothesis.internal.observability  # noqa: F401 (its plugin imports it when a session ends; Python 3.11 failed there)
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
