@@ -17,7 +17,7 @@ from tridist.deployment.nats_server import NatsServerConfig
 from tridist.icp.codec import encode_response
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, recovery
-from tridist.icp.reports import ClientReport, Enquiry, decode_report, encode_enquiry, encode_report
+from tridist.icp.reports import ClientReport, Enquiry, decode_enquiry, decode_report, encode_enquiry, encode_report
 from tridist.icp.subjects import OperatorSubjects
 
 SOON = 30.0
@@ -251,6 +251,20 @@ async def test_thousands_that_are_left_at_once_take_few_reports(client, raw):
     assert len(reports) <= 5
     left = [request_id for message in reports for request_id in decode_report(message.data).left]
     assert sorted(left) == sorted(stream.request.id for stream in streams)
+
+
+async def test_clients_are_asked_about_many_requests_in_few_messages(client, worker, raw):
+    asked = []
+    await raw.subscribe(f"tridist.{client.namespace}.enquiry.>", cb=_collect(asked))
+    await raw.flush()
+    puller = await worker.pull_requests("echo", slots=600)
+    streams = [await client.post_request(a_request()) for _ in range(600)]
+    deliveries = [await next_of(puller) for _ in range(600)]
+    ids = {stream.request.id for stream in streams}
+    await until(lambda: {i for message in asked for i in decode_enquiry(message.data).request_ids} == ids)
+    assert not any(delivery.left for delivery in deliveries)
+    await client.close()
+    await until(lambda: all(delivery.left for delivery in deliveries))
 
 
 async def test_an_ordinary_request_costs_no_report_and_no_question(client, worker, raw):
