@@ -42,6 +42,10 @@ def completes_receipt(sequence: int, window: int) -> bool:
     return (sequence + 1) % max(window // 2, 1) == 0
 
 
+def _never() -> bool:
+    return False
+
+
 class HeldRequest:
     """A request that this worker holds, and what its client says about it.
 
@@ -54,10 +58,11 @@ class HeldRequest:
         left: whether its client has left it.
         answered: whether its final response is on its way.
         on_left: called once when its client leaves it.
+        stale: tells whether the request may be another worker's by now, because the server has not heard of this one.
     """
 
     __slots__ = ("_failure", "_released", "_waiters", "answered", "attempt", "left", "on_left", "read", "request",
-                 "sequence", "since")  # fmt: skip
+                 "sequence", "since", "stale")  # fmt: skip
 
     def __init__(self, request: InferenceRequest, sequence: int, attempt: int, since: float) -> None:
         self.request = request
@@ -68,6 +73,7 @@ class HeldRequest:
         self.left = False
         self.answered = False
         self.on_left: Callable[[], None] | None = None
+        self.stale: Callable[[], bool] = _never
         self._released = False
         self._failure: TridistError | None = None
         self._waiters: set[asyncio.Future[None]] = set()

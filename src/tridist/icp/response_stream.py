@@ -39,6 +39,9 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     - an error ends the stream wherever it comes; it is handed out as a final response;
     - a final response whose number was handed out already (a retry that was shorter) ends the stream without repeating
       its outputs;
+    - a final response that asks for a receipt is of a worker that may not settle the request any more, because it may
+      be another's by now: it counts like any other, and where it is the outcome the request is left, as if it had not
+      ended, so that nobody runs it for nothing;
     - it tells the worker twice in a window how much its reader has taken, when the worker asks for that by a receipt
       address; a worker that sends far more than the window ends the stream.
 
@@ -48,7 +51,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         request: what is answered here.
         on_close: called once, when the stream has ended.
         on_dropped: hears of each response that nobody will read.
-        on_left: called after `on_close` if the request has not ended: its worker wants to be told.
+        on_left: called after `on_close` if workers want to be told that nobody waits any more.
         on_read: called when a receipt is due, see `read` and `receipt_to`.
 
     Attributes:
@@ -132,6 +135,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         else:
             self._early[response.sequence] = response
             self._hand_out_in_order()
+        if self.ended and receipt_to and (response.final or response.error is not None):
+            self._on_left(self)
 
     def restart(self) -> None:
         """The request was posted anew: its attempts count from 1 again. What was handed out already stays so."""

@@ -436,6 +436,22 @@ async def test_a_worker_that_was_stopped_removes_nothing_that_another_runs(open_
     await until(lambda: _is_empty(client))
 
 
+async def test_an_outcome_that_comes_too_late_for_the_server_ends_the_request_all_the_same(open_plane, client):
+    """A worker whose loop was blocked for longer than the ack wait, and nobody else to take over in time."""
+    config = DeliveryConfig(ack_wait=1.0, max_attempts=10)
+    blocked, second = [await open_plane(delivery=config) for _ in range(2)]
+    stream, late, _ = await running(client, blocked)
+    await (await stands_still(blocked)).stop()
+    taken_over = await next_of(await second.pull_requests("echo"))
+    left = asyncio.Event()
+    taken_over.when_left(left.set)
+    await answer(blocked, late)  # before the other one has said anything: this is the outcome
+    assert (await one_of(stream)).attempt == 1
+    await asyncio.wait_for(left.wait(), SOON)
+    await taken_over.drop()
+    await until(lambda: _is_empty(client))
+
+
 async def test_what_was_left_is_dropped_even_by_a_worker_that_was_stopped(open_plane, client):
     stopped = await open_plane(delivery=DeliveryConfig(ack_wait=1.0))
     stream, stale, left = await running(client, stopped)

@@ -482,3 +482,19 @@ async def test_a_worker_that_asks_is_told_what_was_read_and_what_was_left():
     router.route(answer(0))
     report = router.answer(Enquiry(("r", "gone")))
     assert (report.read, report.left) == ({"r": 0}, {"gone": 0})
+
+
+async def test_an_outcome_of_a_worker_that_may_not_settle_it_leaves_the_request():
+    plane = Plane(4)
+    plane.stream.push(answer(final=True), "w")
+    assert plane.left == plane.closed == [plane.stream]
+    assert await numbers(plane.stream) == [0]
+    await plane.stream.aclose()
+    assert plane.left == [plane.stream]
+
+
+async def test_a_late_outcome_of_an_older_attempt_leaves_nothing():
+    plane = Plane(4)
+    plane.stream.push(answer(attempt=2))
+    plane.stream.push(answer(1, final=True), "w")
+    assert (plane.left, plane.closed) == ([], [])

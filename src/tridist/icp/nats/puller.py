@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from typing_extensions import override
 
@@ -209,6 +210,7 @@ class NatsPuller(RequestPuller):
             return
         now, direct = self._pulse.arrival(), which is None
         delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=now)
+        held.stale = partial(self._overdue, delivery)
         self._held.add(delivery)
         self._held_direct += direct
         # Once, for it costs an attempt; and a request that may not be delivered again has to be answered here.

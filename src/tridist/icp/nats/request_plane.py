@@ -211,6 +211,8 @@ class NatsRequestPlane(RequestPlane):
         held, receipt_to = self._watching.watch.find(request, response.attempt), ""
         if held is not None and response.final:
             held.answer()
+            if held.stale():  # we may not ack it; its client, if this is its outcome, can take it back
+                receipt_to = self._watching.receipt_address(request.reply_to)
         elif held is not None:
             await held.room(response.sequence)
             if completes_receipt(response.sequence, request.response_window):
