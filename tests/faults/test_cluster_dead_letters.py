@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from support.cluster import nats_cluster
 from support.nats import one_of
-from tridist.errors import ConnectionFailedError
 from tridist.icp import subjects
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
@@ -26,7 +24,7 @@ async def test_each_request_that_is_given_up_is_kept_once_and_answered_when_the_
         await worker.open()
         giving_back = asyncio.create_task(give_back_everything(worker))
         try:
-            first = await posted_once_a_leader_is_there(client)
+            first = await client.post_request(InferenceRequest(operator="echo"))
             assert (await one_of(first, SECONDS)).error.code == "ATTEMPTS_EXHAUSTED"
             leader = await cluster.leader(subjects.dead_letter_stream(client.namespace))
             posts = [client.post_request(InferenceRequest(operator="echo")) for _ in range(REQUESTS)]
@@ -43,15 +41,6 @@ async def test_each_request_that_is_given_up_is_kept_once_and_answered_when_the_
             await asyncio.gather(giving_back, return_exceptions=True)
             await worker.close()
             await client.close()
-
-
-async def posted_once_a_leader_is_there(client):
-    """The first request of an operator: its stream was made a moment ago, and elects its leader."""
-    for _ in range(100):
-        with contextlib.suppress(ConnectionFailedError):
-            return await client.post_request(InferenceRequest(operator="echo"))
-        await asyncio.sleep(0.2)
-    raise AssertionError("no leader")
 
 
 async def give_back_everything(worker):

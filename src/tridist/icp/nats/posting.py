@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -31,6 +32,10 @@ _NO_TTL = 10166
 """The server's ``err_code`` for a message with a TTL in a stream that was made without."""
 _TRIES = 3
 """A stream may be missing and, once made by another release, know no TTL."""
+_UNAVAILABLE = 10008
+"""The server's ``err_code`` for a cluster that is choosing who leads it."""
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
+"""Seconds between looks at a replicated stream that is there and has no leader yet, which takes a second or two."""
 _ANSWER_SECONDS = 0.2
 """How long to wait for an answer that is right behind the server's word that its request is settled."""
 
@@ -125,15 +130,22 @@ class Poster:
         return ack.sequence
 
     async def _publish(self, posting: Posting) -> PublishAck:
-        remaining = posting.request.remaining()
-        timeout = self._jetstream.connection.config.reply_timeout
-        limit = None if remaining is None else min(timeout, max(remaining, 0.0))
-        for _ in range(_TRIES - 1):
+        remaining, config = posting.request.remaining(), self._jetstream.connection.config
+        limit = None if remaining is None else min(config.reply_timeout, max(remaining, 0.0))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + (config.patience if remaining is None else min(config.patience, remaining))
+        for tried in itertools.count(1):
             try:
                 return await self._send(posting, limit)
-            except RefusedError as error:  # noqa: PERF203 (a round trip each)
+            except RefusedError as error:
+                # A stream that nothing answers for has just been made, or has just lost its leader.
+                may_wait = error.server_code in (NO_RESPONDERS, _UNAVAILABLE) and loop.time() < until
+                if tried >= _TRIES and not may_wait:
+                    raise
                 await self._prepare(posting, error)
-        return await self._send(posting, limit)
+            if tried > 1:
+                await asyncio.sleep(min(_FIRST_PAUSE * tried, _LONGEST_PAUSE))
+        raise AssertionError("an endless count has ended")
 
     async def _send(self, posting: Posting, limit: float | None) -> PublishAck:
         try:
@@ -149,6 +161,8 @@ class Poster:
         """Make it possible to publish after ``error``, or raise what it means."""
         if error.server_code == NO_RESPONDERS:
             await self._make_stream(posting.key)
+        elif error.server_code == _UNAVAILABLE:
+            return
         elif error.server_code == _NO_TTL:
             posting.headers = request_headers(None, posting.message_id)
         else:
@@ -163,7 +177,8 @@ class Poster:
             reason = f"we may not make one ({error.reason})"
             raise UnservedError(subjects.operator, subjects.version, reason) from error
         except RefusedError as error:
-            raise await self._refused(key, error) from error
+            if error.server_code != _UNAVAILABLE:
+                raise await self._refused(key, error) from error
 
     async def _refused(self, key: ConsumerKey, error: RefusedError) -> TridistError:
         unit = full_unit(error)
