@@ -74,6 +74,11 @@ class Call:
     def __repr__(self) -> str:
         return f"the request {self._request.id} to {self._request.operator!r}"
 
+    @property
+    def settled(self) -> bool:
+        """Whether `close` has nothing to do: the last response was read, and nothing of the request is held here."""
+        return self._stream is not None and self._stream.exhausted and not (self._outgoing and self._outgoing.made)
+
     async def start(self) -> None:
         """Put the inputs and post the request; raises what these raise."""
         remaining = self._request.remaining()
@@ -84,8 +89,9 @@ class Call:
 
     async def next(self) -> Response | None:
         """The next response, None after the last; raises what went wrong."""
-        stream = self._stream
-        while stream is not None and (message := await anext(stream, None)) is not None:
+        if self._stream is None:
+            return None
+        async for message in self._stream:
             response = await open_response(
                 message, self._tensors, self._scope, resolve=self._resolve, device=self._device
             )
@@ -99,5 +105,5 @@ class Call:
         """Forget the request, and release its inputs."""
         if self._stream is not None:
             await self._stream.aclose()
-        if self._outgoing is not None:
+        if self._outgoing is not None and self._outgoing.made:
             await self._outgoing.made.close()

@@ -44,23 +44,29 @@ class Outgoing:
             InvalidArgumentError: a name is not a string.
             InvalidTensorError: a value is no tensor; ``field`` names it.
         """
-        if not isinstance(tensors, Mapping):
+        if type(tensors) is not dict and not isinstance(tensors, Mapping):  # in this order: an ABC takes its time
             raise InvalidArgumentError(field, tensors, "is no mapping of names to tensors")
-        return {_checked(name, field): await self._put(value, f"{field}.{name}") for name, value in tensors.items()}
+        references: dict[str, TensorReference] = {}
+        for name, given in tensors.items():
+            _check_tensor_name(name, field)
+            value, forced = (given.tensor, given.inlined) if isinstance(given, Placement) else (given, None)
+            try:
+                # No coroutine for each tensor: it would cost as much as the bytes of a small one.
+                tensor = await asyncio.to_thread(Tensor.of, value) if _takes_long(value) else value
+                references[name] = self._put(tensor, forced)
+            except InvalidTensorError as error:
+                raise InvalidTensorError(f"{field}.{name}", error.value, error.reason) from error
+        return references
 
-    async def _put(self, value: Any, field: str) -> TensorReference:
-        forced = value.inlined if isinstance(value, Placement) else None
-        value = value.tensor if isinstance(value, Placement) else value
+    def _put(self, value: Any, forced: bool | None) -> TensorReference:
         if isinstance(value, RemoteTensor):
             if forced:
-                raise InvalidTensorError(field, value, "is a remote tensor: fetch it first, to send its bytes")
+                raise InvalidTensorError("tensor", value, "is a remote tensor: fetch it first, to send its bytes")
             return value.reference
-        try:
-            tensor = await asyncio.to_thread(Tensor.of, value) if _takes_long(value) else Tensor.of(value)
-        except InvalidTensorError as error:
-            raise InvalidTensorError(field, error.value, error.reason) from error
+        tensor = Tensor.of(value)
         reference = self._plane.put(tensor, inline=self._choose(tensor, forced), lease=self._lease)
-        self.made.add(RemoteTensor(reference, self._plane))
+        if reference.data is None:
+            self.made.add(RemoteTensor(reference, self._plane))
         return reference
 
     def _choose(self, tensor: Tensor, forced: bool | None) -> bool:
@@ -72,10 +78,9 @@ class Outgoing:
         return fits
 
 
-def _checked(name: object, field: str) -> str:
+def _check_tensor_name(name: object, field: str) -> None:
     if not isinstance(name, str) or not name:
         raise InvalidArgumentError(field, name, "has a name that is not a non-empty string")
-    return name
 
 
 def _takes_long(value: Any) -> bool:

@@ -62,7 +62,8 @@ class PendingResponse:
                 )
             return only
         finally:
-            await call.close()
+            if not call.settled:
+                await call.close()
 
     @staticmethod
     async def _all(call: Call) -> AsyncGenerator[Response, None]:

@@ -89,8 +89,14 @@ class RemoteTensor:
 class ReferenceScope:
     """References that end together, at the latest when the request that they were made for does."""
 
+    __slots__ = ("_tensors",)
+
     def __init__(self) -> None:
         self._tensors: list[RemoteTensor] = []
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to release."""
+        return bool(self._tensors)
 
     def add(self, tensor: RemoteTensor) -> RemoteTensor:
         """Release ``tensor`` when the scope ends, unless it was handed over by then."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
 from tridist.errors import PlaneClosedError
-from tridist.icp.data_plane import DataPlane, arrays_of, fetch_all
+from tridist.icp.data_plane import DataPlane, arrays_at_hand, arrays_of, fetch_all
 from tridist.icp.devices import Device
 from tridist.icp.messages import InferenceResponse, Parameter, TensorReference
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Response:
+class Response(Struct, frozen=True, eq=False):
     """One answer of an operator.
 
     Attributes:
@@ -53,7 +53,8 @@ async def open_response(
         raise response.error.to_exception()
     outputs: Mapping[str, Any]
     if resolve:
-        outputs = await _resolve(response.outputs, plane, device)
+        at_hand = arrays_at_hand(response.outputs, device)
+        outputs = at_hand if at_hand is not None else await _resolve(response.outputs, plane, device)
     else:
         outputs = {name: scope.add(RemoteTensor(reference, plane)) for name, reference in response.outputs.items()}
     return Response(

@@ -6,8 +6,8 @@ the annotations bound, and that no field is unknown, is checked when bytes are d
 
 from __future__ import annotations
 
+import os
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
@@ -76,6 +76,11 @@ class _Message(
 _Tensors = Annotated[Mapping[str, TensorReference], Meta(max_length=limits.MAX_TENSORS)]
 
 
+def new_request_id() -> str:
+    """128 random bits as hexadecimal digits: what ``uuid4().hex`` is, in 0.5 µs instead of 2."""
+    return os.urandom(16).hex()
+
+
 class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
     """One request to one operator.
 
@@ -94,7 +99,7 @@ class InferenceRequest(_Message, frozen=True, kw_only=True, tag="request"):
     """
 
     operator: Annotated[str, Meta(max_length=limits.MAX_OPERATOR_LENGTH)]
-    id: _Id = field(default_factory=lambda: uuid.uuid4().hex)
+    id: _Id = field(default_factory=new_request_id)
     version: Annotated[int, Meta(ge=1, le=MAX_VERSION)] = 1
     inputs: _Tensors = field(default_factory=dict)
     requested_outputs: Annotated[tuple[str, ...], Meta(max_length=limits.MAX_REQUESTED_OUTPUTS)] = ()

@@ -106,6 +106,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         return self._ended
 
     @property
+    def exhausted(self) -> bool:
+        """Whether it has ended, and all of it was read."""
+        return self._ended and not self._ready
+
+    @property
     def answered(self) -> bool:
         """Whether a response has arrived: the request was taken."""
         return self._attempt > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 
 import numpy as np
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from support import strategies
 from tridist import errors
-from tridist.icp.data_plane import check_fetched, from_inlined, inlined
+from tridist.icp.data_plane import arrays_at_hand, arrays_of, check_fetched, fetch_all, from_inlined, inlined
 from tridist.icp.data_types import DataType
 from tridist.icp.devices import HOST, Device
+from tridist.icp.memory import MemoryDataPlane
 from tridist.icp.messages import TensorReference
 from tridist.icp.tensor import Tensor
 
@@ -50,6 +52,32 @@ def test_an_inlined_tensor_for_a_gpu_needs_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", None)
     with pytest.raises(errors.MissingExtraError):
         from_inlined(inlined(Tensor.of(1)), Device("cuda"))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.dictionaries(st.text(min_size=1), strategies.inlined_tensors(), max_size=3))
+def test_arrays_at_hand_are_those_that_the_long_way_brings(references):
+    async def the_long_way():
+        return await arrays_of(await fetch_all(MemoryDataPlane(), references))
+
+    arrays, expected = arrays_at_hand(references), asyncio.run(the_long_way())
+    if any(reference.data_type is DataType.BYTES for reference in references.values()):
+        assert arrays is None
+        return
+    assert list(arrays) == list(expected)
+    for name, array in arrays.items():
+        assert (array.dtype, array.shape) == (expected[name].dtype, expected[name].shape)
+        assert array.tobytes() == references[name].data
+        assert array.flags.writeable
+
+
+def test_arrays_are_not_at_hand_where_one_has_to_be_fetched_or_goes_to_a_gpu():
+    here = inlined(Tensor.of(1))
+    there = TensorReference(DataType.INT8, (1,), 1, uri=URI)
+    assert arrays_at_hand({"here": here, "there": there}) is None
+    assert arrays_at_hand({"here": here}, Device("cuda")) is None
+    with pytest.raises(errors.InvalidTensorError):
+        arrays_at_hand({"x": TensorReference(DataType.INT32, (2,), 7, b"1234567")})
 
 
 @given(st.sampled_from([(DataType.INT16, (2, 3)), (DataType.FP32, (3,)), (DataType.UINT8, (12,))]))
