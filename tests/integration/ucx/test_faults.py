@@ -592,3 +592,13 @@ async def test_a_process_that_is_interrupted(plane, peer, number):
     peer.process.send_signal(number)
     code = await asyncio.wait_for(peer.process.wait(), SOON)
     assert code in {1, 130, -signal.SIGINT, -signal.SIGTERM}
+
+
+async def test_more_gets_at_once_than_are_asked_for_without_a_wait(plane, peer):
+    """The others take their turn, and none is lost."""
+    size = MAX_PAYLOAD + 1
+    reference = await peer.put(size, seed=6)
+    await plane.get(reference)
+    expected = content(size, 6)
+    tensors = await asyncio.wait_for(asyncio.gather(*(plane.get(reference) for _ in range(2 * MAX_TRANSFERS))), LONG)
+    assert all(np.array_equal(tensor.numpy(), expected) for tensor in tensors)

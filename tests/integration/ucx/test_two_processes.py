@@ -180,10 +180,15 @@ async def test_the_users_loop_is_never_blocked(plane, peer):
 async def test_an_idle_plane_uses_no_processor_time(plane, peer):
     for _ in range(20):
         await plane.get(await peer.put(100_000))
-    before = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
-    await asyncio.sleep(2)
-    after = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
-    assert max(b - a for a, b in zip(before, after, strict=True)) < 0.5  # one that polls uses all of the two seconds
+
+    async def idle():
+        before = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
+        await asyncio.sleep(2)
+        after = [sum(psutil.Process(pid).cpu_times()[:2]) for pid in (os.getpid(), peer.process.pid)]
+        return max(b - a for a, b in zip(before, after, strict=True)) < 0.5
+
+    # One that polls uses all of any two seconds; what tests before this one have left to do comes to an end.
+    await until(idle)
 
 
 async def test_nothing_is_left_behind(open_plane, peer):

@@ -96,7 +96,9 @@ class BufferPool:
         return sum(block.memory.nbytes for block in tuple(self._free))
 
     def _find(self, size: int) -> _Block | None:
-        fitting = [block for block in tuple(self._free) if size <= block.memory.nbytes <= size * _WASTE]
+        # The newest first: of several that fit equally well, its bytes are the likeliest to be in the cache still.
+        newest = reversed(tuple(self._free))
+        fitting = [block for block in newest if size <= block.memory.nbytes <= size * _WASTE]
         if not fitting:
             return None
         best = min(fitting, key=lambda block: block.memory.nbytes)

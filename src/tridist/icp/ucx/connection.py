@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,12 +28,15 @@ from tridist.icp.ucx.outbox import Outbox
 T = TypeVar("T")
 
 Outcome = bytearray | TridistError | None
-"""What a read ended with: the bytes, an error, or None when the producer does not put these into a reply."""
+"""What a producer answered: the bytes, an error, or None when they have to come through UCX."""
 
 _LOG = logging.getLogger(__name__)
 
 MAX_TRANSFERS = 512
 """Requests in flight on one connection; the rest wait for their turn here, not in the producer's memory."""
+
+_AT_ONCE = MAX_TRANSFERS // 2
+"""How many of them may be asked for without a wait, by `Connection.begin`; the others are for those that wait."""
 
 _LARGE = 1 << 20
 """Bytes from which one transfer fills the way from the producer, and several at once only wait for each other. Taking
@@ -40,9 +44,10 @@ them one by one bounds what UCX has begun and cannot stop when the connection en
 
 
 @dataclass(slots=True)
-class _Read:
-    """A tensor that is to come with its reply."""
+class _Question:
+    """A tensor that was asked for, from any thread."""
 
+    operation: Operation
     uri: TensorUri
     size: int
     done: Callable[[Outcome], None]
@@ -57,10 +62,11 @@ class Connection(Link):
         self._numbers = count(1)
         self._replies: dict[int, asyncio.Future[Reply]] = {}
         # Written to by several threads; whoever takes an entry out ends it.
-        self._reads: dict[int, _Read] = {}
+        self._questions: dict[int, _Question] = {}
+        self._places = threading.Semaphore(_AT_ONCE)
         self._outbox: Outbox | None = None
         self._large = asyncio.Lock()
-        self._slots = asyncio.Semaphore(MAX_TRANSFERS)
+        self._slots = asyncio.Semaphore(MAX_TRANSFERS - _AT_ONCE)
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
     async def establish(self, host: str, port: int) -> None:
@@ -79,12 +85,39 @@ class Connection(Link):
 
     def read(self, uri: TensorUri, size: int, done: Callable[[Outcome], None]) -> None:
         """Ask for the bytes of a small tensor in the reply; from any thread, ``done`` is called on the context's."""
-        number = next(self._numbers)
-        give_up = time.monotonic() + self._config.request_timeout
-        self._reads[number] = _Read(uri, size, done, give_up)
-        self.write(encode(Request(Operation.READ, number, uri.id, size=size)))
-        if self.ended.done():  # perhaps before it could see ours
-            self._loop.call_soon_threadsafe(self._fail_reads, self.ended.result())
+        self._question(Operation.READ, uri, size, 0, done)
+
+    def begin(self, uri: TensorUri, size: int, tag: int, done: Callable[[Outcome], None]) -> bool:
+        """Ask for a tensor's bytes under a tag; from any thread, ``done`` is called on the context's.
+
+        When that is called with None, `take` has to follow.
+
+        Returns:
+            False when too many are asked for already; then nothing was.
+        """
+        if not self._places.acquire(blocking=False):
+            return False
+
+        def answered(outcome: Outcome) -> None:
+            if outcome is not None:
+                self._places.release()
+            done(outcome)
+
+        self._question(Operation.GET, uri, size, tag, answered)
+        return True
+
+    async def take(self, uri: TensorUri, size: int, tag: int, allocate: Callable[[], Any]) -> Any:
+        """A buffer with the bytes that `begin` has asked for.
+
+        Raises:
+            TransferError: they do not come, or there is no memory for them.
+        """
+        try:
+            buffer = allocate()
+            await self._receive_in_turn(uri, buffer, tag, size)
+        finally:
+            self._places.release()
+        return buffer
 
     async def fetch_small(self, uri: TensorUri, size: int) -> Outcome:
         """The same as `read`, awaited on the context's thread."""
@@ -105,11 +138,7 @@ class Connection(Link):
             reply = await self._ask(uri, request)
             if reply.size != size:
                 raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {size}")
-            if size >= _LARGE:
-                async with self._large:
-                    await self._receive(uri, buffer, tag, size)
-            elif size:
-                await self._receive(uri, buffer, tag, size)
+            await self._receive_in_turn(uri, buffer, tag, size)
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
         """A new id for the tensor; raises as `fetch` does."""
@@ -147,9 +176,9 @@ class Connection(Link):
             raise LaneError(refused_by_peer(frame.reason))
         if not isinstance(frame, Reply):
             raise InvalidMessageError("kind", "is not a reply")
-        read = self._reads.pop(frame.transfer, None)
-        if read is not None:
-            read.done(_outcome(read, frame))
+        question = self._questions.pop(frame.transfer, None)
+        if question is not None:
+            question.done(_outcome(question, frame))
             return
         future = self._replies.pop(frame.transfer, None)
         if future is None:
@@ -166,7 +195,7 @@ class Connection(Link):
                 # Whoever waits still gets it; this only says that somebody may have stopped waiting.
                 future.exception()
         self._replies.clear()
-        self._fail_reads(reason)
+        self._fail_questions(reason)
         if self._outbox is not None:
             self._outbox.close()
 
@@ -181,16 +210,26 @@ class Connection(Link):
     def tick(self) -> None:
         """Once a second: do not wait for a peer that hangs. UCX's own transfers have timers of their own."""
         now = time.monotonic()
-        if any(read.give_up < now for read in list(self._reads.values())):
+        if any(question.give_up < now for question in list(self._questions.values())):
             self.abort(_late(self._config.request_timeout))
 
-    def _fail_reads(self, reason: str) -> None:
-        while self._reads:
+    def _question(
+        self, operation: Operation, uri: TensorUri, size: int, tag: int, done: Callable[[Outcome], None]
+    ) -> None:
+        number = next(self._numbers)
+        give_up = time.monotonic() + self._config.request_timeout
+        self._questions[number] = _Question(operation, uri, size, done, give_up)
+        self.write(encode(Request(operation, number, uri.id, tag=tag, size=size)))
+        if self.ended.done():  # perhaps before it could see ours
+            self._loop.call_soon_threadsafe(self._fail_questions, self.ended.result())
+
+    def _fail_questions(self, reason: str) -> None:
+        while self._questions:
             try:
-                _, read = self._reads.popitem()
+                _, question = self._questions.popitem()
             except KeyError:
                 return
-            read.done(TransferError(str(read.uri), reason))
+            question.done(TransferError(str(question.uri), reason))
 
     async def _connect(self, host: str, port: int) -> None:
         await self._loop.create_connection(lambda: self, host, port)
@@ -213,6 +252,13 @@ class Connection(Link):
         if reply.status is Status.SIZE_DIFFERS:
             raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {request.size}")
         return reply
+
+    async def _receive_in_turn(self, uri: TensorUri, buffer: Any, tag: int, size: int) -> None:
+        if size >= _LARGE:
+            async with self._large:
+                await self._receive(uri, buffer, tag, size)
+        elif size:
+            await self._receive(uri, buffer, tag, size)
 
     async def _receive(self, uri: TensorUri, buffer: Any, tag: int, size: int) -> None:
         assert self.lane is not None  # noqa: S101 (a greeted link has one; for the type checker)
@@ -237,16 +283,18 @@ def _late(seconds: float) -> str:
     return f"the peer did not deliver within {seconds:g} s"
 
 
-def _outcome(read: _Read, reply: Reply) -> Outcome:
-    uri = str(read.uri)
+def _outcome(question: _Question, reply: Reply) -> Outcome:
+    uri = str(question.uri)
     if reply.status is Status.NOT_FOUND:
         return TensorNotFoundError(uri)
     if reply.status is Status.NOT_IN_REPLY:
         return None
-    if reply.size != read.size:
-        return TransferError(uri, f"has {reply.size} bytes, the reference says {read.size}")
-    if len(reply.payload) != read.size:
-        return TransferError(uri, f"the producer delivered {len(reply.payload)} of {read.size} bytes")
+    if reply.size != question.size:
+        return TransferError(uri, f"has {reply.size} bytes, the reference says {question.size}")
+    if question.operation is Operation.GET:
+        return None
+    if len(reply.payload) != question.size:
+        return TransferError(uri, f"the producer delivered {len(reply.payload)} of {question.size} bytes")
     return bytearray(reply.payload)
 
 

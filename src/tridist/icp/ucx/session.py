@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -16,7 +18,7 @@ from tridist.icp.tensor_store import TensorStore
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
-from tridist.icp.ucx.connection import Connections, Outcome
+from tridist.icp.ucx.connection import Connection, Connections, Outcome
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.control import IN_REPLY, MAX_PAYLOAD
 from tridist.icp.ucx.server import Counters, Server
@@ -116,13 +118,31 @@ class Session:
 
     def fetch(self, uri: TensorUri, size: int, device: Device) -> asyncio.Future[Any]:
         """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it; from the loop that waits for it."""
-        small = size <= MAX_PAYLOAD and device == HOST
-        connection = self._connections.open_to(uri) if small else None
-        if connection is None or uri.id in self._leaving:
-            return self.calls.run(self._fetch(uri, size, device, small=small))
+        connection = self._connections.open_to(uri)
+        if connection is not None and uri.id not in self._leaving:
+            future = self._fetch_from(connection, uri, size, device)
+            if future is not None:
+                return future
+        return self.calls.run(self._fetch(uri, size, device, small=_is_small(size, device)))
+
+    def _fetch_from(
+        self, connection: Connection, uri: TensorUri, size: int, device: Device
+    ) -> asyncio.Future[Any] | None:
+        """Ask from here, on the caller's thread, so that the UCX thread wakes only when the reply is there.
+
+        Returns:
+            None when too much is asked for already.
+        """
         ticket = self.calls.ticket()
-        connection.read(uri, size, partial(self._have_read, ticket, uri, size))
-        return ticket.future
+        if _is_small(size, device):
+            connection.read(uri, size, partial(self._have_read, ticket, uri, size))
+            return ticket.future
+        tag = secrets.randbits(64)
+        take = partial(self._take, connection, uri, size, tag, device)
+        if connection.begin(uri, size, tag, partial(self._have_begun, ticket, take)):
+            return ticket.future
+        ticket.settle(None)  # nobody waits for it yet
+        return None
 
     def _have_read(self, ticket: Ticket[Any], uri: TensorUri, size: int, outcome: Outcome) -> None:
         if outcome is None:
@@ -131,6 +151,17 @@ class Session:
             ticket.settle(self._read_bytes(outcome))
         else:
             ticket.settle(None, outcome)
+
+    def _have_begun(self, ticket: Ticket[Any], take: Callable[[], Coroutine[Any, Any, Any]], outcome: Outcome) -> None:
+        if outcome is None:
+            self.calls.go_on(ticket, take())
+        elif not isinstance(outcome, bytearray):
+            ticket.settle(None, outcome)
+
+    async def _take(self, connection: Connection, uri: TensorUri, size: int, tag: int, device: Device) -> Any:
+        buffer = await connection.take(uri, size, tag, partial(self._allocate_for, uri, size, device))
+        self._count(connection, size)
+        return buffer
 
     def _read_bytes(self, payload: bytearray) -> Any:
         self.counters.fetched += 1
@@ -146,15 +177,15 @@ class Session:
                 return self._read_bytes(outcome)
             if outcome is not None:
                 raise outcome
-        try:
-            buffer = self._allocate(size, device)
-        except MemoryError as error:
-            raise TransferError(str(uri), f"no memory for {size} bytes") from error
+        buffer = self._allocate_for(uri, size, device)
         await connection.fetch(uri, size, buffer)
+        self._count(connection, size)
+        return buffer
+
+    def _count(self, connection: Connection, size: int) -> None:
         self.counters.fetched += 1
         self.counters.bytes_received += size
         self.counters.transports |= connection.transports
-        return buffer
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
         """Another id for the tensor."""
@@ -193,6 +224,12 @@ class Session:
             transports=tuple(sorted(self.counters.transports)),
         )
 
+    def _allocate_for(self, uri: TensorUri, size: int, device: Device) -> Any:
+        try:
+            return self._allocate(size, device)
+        except MemoryError as error:
+            raise TransferError(str(uri), f"no memory for {size} bytes") from error
+
     def _allocate(self, size: int, device: Device) -> Any:
         if device == HOST:
             return self._pool.take(size)
@@ -203,6 +240,11 @@ class Session:
             # The pool hands out memory that work queued on the stream may still use; UCX does not wait for streams.
             cupy.cuda.get_current_stream().synchronize()
         return buffer
+
+
+def _is_small(size: int, device: Device) -> bool:
+    """Whether the bytes may come with the reply."""
+    return size <= MAX_PAYLOAD and device == HOST
 
 
 def _say_who_may_connect(config: UcpDataPlaneConfig) -> None:

@@ -100,6 +100,9 @@ class Calls:
 
     def go_on(self, ticket: Ticket[T], coroutine: Coroutine[Any, Any, T]) -> None:
         """Settle a ticket with what a coroutine brings; on the thread."""
+        if self._closed:  # `close` has settled the ticket
+            coroutine.close()
+            return
 
         async def settle() -> None:
             try:

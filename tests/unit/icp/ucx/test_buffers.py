@@ -125,3 +125,14 @@ def test_two_owners_never_get_the_same_memory():
     for thread in threads:
         thread.join(20)
     assert not broken
+
+
+def test_what_was_used_last_is_used_first():
+    """It is the likeliest to be in the processor's cache."""
+    pool = BufferPool(64 << 20)
+    arrays = [pool.take(2 << 20) for _ in range(3)]
+    addresses = [array.ctypes.data for array in arrays]
+    while arrays:
+        del arrays[0]  # given back in the order of their making
+    again = [pool.take(2 << 20) for _ in range(3)]
+    assert [array.ctypes.data for array in again] == addresses[::-1]
