@@ -103,6 +103,7 @@ class Run:
                 self._bad += self._ledger.read(journal, killed=journal in client.killed)
         self._ledger.unsettled = await self._until_none(self._unsettled, alive, _MARGIN)
         self._ledger.leaked_tensors += await self._until_none(self._references, alive, LEASE + _MARGIN)
+        self._ledger.dead_letters = len([letter async for letter in alive.observer.dead_letters.iterate()])
         self._ledger.worker_restarts = sum(status.restarts for status in alive.deployment.statuses())
 
     async def _until_none(self, count: Any, alive: World, seconds: float) -> int:
