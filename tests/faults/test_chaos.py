@@ -119,7 +119,7 @@ async def chaos(folder, *arguments):
 
 
 async def test_a_short_run_passes_and_its_last_line_is_the_ledger(tmp_path):
-    process = await chaos(tmp_path, "--duration", "6", "--seed", SEED, "--fuzz-cases", "100")
+    process = await chaos(tmp_path, "--duration", "6", "--seed", SEED, "--fuzz-cases", "100", "--lease", "10")
     output, _ = await process.communicate()
     lines = output.decode().splitlines()
     assert lines[0] == f"seed {SEED}"
