@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -238,8 +239,7 @@ class RequestPlane(ABC):
 
 def has_expired(request: InferenceRequest) -> bool:
     """Whether the request's deadline has passed: nobody waits for it, so nobody should start it."""
-    remaining = request.remaining()
-    return remaining is not None and remaining <= 0
+    return request.deadline is not None and request.deadline <= time.time()
 
 
 async def gather_quietly(tasks: set[asyncio.Task[None]]) -> None:

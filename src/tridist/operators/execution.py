@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import logging
+import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import aclosing
@@ -49,17 +50,43 @@ class Work:
         execution: how the operator is run.
 
     Attributes:
-        abandoned: set by whoever cancels the run; a cancellation that comes out of it without this is the operator's
-            own.
+        abandoned: whether `abandon` was called. A cancellation that comes out of the run without this or `expired` is
+            the operator's own.
+        expired: whether `expire` was called.
     """
 
-    __slots__ = ("_closing", "_execution", "_step", "abandoned")
+    __slots__ = ("_closing", "_execution", "_step", "_task", "abandoned", "expired")
 
     def __init__(self, execution: Execution) -> None:
-        self.abandoned = False
+        self.abandoned = self.expired = False
+        self._task: asyncio.Task[Any] | None = None
         self._execution = execution
         self._step: asyncio.Future[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
+
+    def belongs_to(self, task: asyncio.Task[Any]) -> None:
+        """The task that runs it, and that `abandon` and `expire` cancel. Called by itself when it has begun.
+
+        Before that nothing is cancelled, for a task that never began would settle nothing.
+        """
+        self._task = task
+        if self.abandoned:
+            task.cancel()
+
+    def abandon(self) -> None:
+        """Break the run off: nobody wants its outcome, or its worker ends."""
+        self.abandoned = True
+        self._cancel()
+
+    def expire(self) -> None:
+        """Break the run off at its deadline; its client is told, so its task goes on (see `resume`)."""
+        self.expired = True
+        self._cancel()
+
+    def resume(self) -> None:
+        """The task goes on after `expire`: take its cancellation back."""
+        if sys.version_info >= (3, 11) and self._task is not None:
+            self._task.uncancel()
 
     async def once(self, request: OperatorRequest) -> OperatorResponse:
         """The one answer of an operator that does not stream.
@@ -97,6 +124,10 @@ class Work:
         for left in (self._step, self._closing):
             if left is not None and not left.done():
                 await asyncio.wait({left})
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
 
     async def _pull(self, answers: Iterator[Any]) -> AsyncGenerator[Any, None]:
         """Step a synchronous generator in threads, one step at a time."""

@@ -29,8 +29,10 @@ class FunctionOperator(Operator):
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
         self._signature = inspect.signature(function)
-        self._takes_any = any(p.kind is p.VAR_KEYWORD for p in self._signature.parameters.values())
-        for parameter in self._signature.parameters.values():
+        parameters = self._signature.parameters
+        self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        self._needed = {n for n, p in parameters.items() if p.kind in _BY_NAME and p.default is p.empty}
+        for parameter in parameters.values():
             if parameter.kind not in (*_BY_NAME, parameter.VAR_KEYWORD):
                 raise InvalidArgumentError("function", parameter.name, "takes an argument that has no name for inputs")
         # The worker tells the forms apart by how `execute` is defined: take the form of the function.
@@ -44,15 +46,13 @@ class FunctionOperator(Operator):
         return self._function(**self._arguments(request.inputs))
 
     def _arguments(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        if inputs.keys() == self._needed:  # nearly always, and told in a tenth of the time of what follows
+            return inputs
         known = self._signature.parameters
         unknown = [] if self._takes_any else sorted(set(inputs) - set(known))
         if unknown:
             raise InvalidArgumentError("inputs", unknown, f"are not among {sorted(known)}")
-        missing = [
-            name
-            for name, parameter in known.items()
-            if parameter.kind in _BY_NAME and parameter.default is parameter.empty and name not in inputs
-        ]
+        missing = [name for name in known if name in self._needed and name not in inputs]
         if missing:
             raise InvalidArgumentError("inputs", sorted(inputs), f"lack {missing}")
         return inputs
@@ -70,6 +70,8 @@ def operator(function: F) -> F:
 
 def named(answer: Any) -> Any:
     """One array becomes the output called ``"output"``."""
+    if type(answer) is dict:  # nearly always; the classes that it may be of otherwise take longer to ask
+        return answer
     return {"output": answer} if answer is not None and not _is_outputs(answer) else answer
 
 

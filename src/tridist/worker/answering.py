@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
@@ -25,17 +24,7 @@ from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, has_expired
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.execution import Execution, Work
-
-if sys.version_info >= (3, 11):
-    from asyncio import Timeout, timeout
-
-    def _expired(limit: Timeout) -> bool:
-        return limit.expired()
-else:
-    from async_timeout import Timeout, timeout
-
-    def _expired(limit: Timeout) -> bool:
-        return limit.expired
+from tridist.worker.deadlines import Deadlines
 
 
 class Answering:
@@ -51,6 +40,7 @@ class Answering:
         self._operator = operator
         self._execution = execution
         self._planes = planes
+        self._deadlines = Deadlines()
 
     def begin(self) -> Work:
         """A run of the operator, for one `answer`."""
@@ -94,20 +84,22 @@ class Answering:
 
     async def _within_deadline(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         request = delivery.request
-        limit = timeout(request.remaining())
+        self._deadlines.add(work, request.remaining())
         try:
-            async with limit:
-                await self._run(delivery, conversation, work)
-        except asyncio.TimeoutError:
-            if not _expired(limit):
-                raise  # the operator's own business with time
+            await self._run(delivery, conversation, work)
+        except asyncio.CancelledError:
+            if work.abandoned or not work.expired:
+                raise
+            work.resume()
             raise DeadlineExceededError(request.id, request.operator, "running") from None
+        finally:
+            self._deadlines.remove(work)
 
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope, message.priority))
         inputs = await self._open_inputs(message.inputs)
-        # The timeout around us acts at the next wait only: an operator without one would run for nobody.
+        # The deadline's timer acts at the next wait only: an operator without one would run for nobody.
         if has_expired(message):
             raise DeadlineExceededError(message.id, message.operator, "running")
         request = OperatorRequest(inputs, message, delivery.attempt, lambda: work.abandoned)
@@ -143,34 +135,22 @@ class _Conversation:
     async def post(self, answer: OperatorResponse, *, final: bool) -> None:
         """Put the outputs and post them."""
         outputs = {} if final and self._streams else _requested(self._request, answer.outputs)
+        remote = {name: value for name, value in outputs.items() if isinstance(value, RemoteTensor)}
         outgoing = Outgoing(self._planes.tensors, self._planes.requests.max_payload)
         try:
-            references = await outgoing.put_all(await self._own(outputs, outgoing.made), "outputs")
+            if remote:
+                outputs = {**outputs, **await _owned(remote, outgoing.made)}
+            references = await outgoing.put_all(outputs, "outputs")
             await self._send(final=final, outputs=references, parameters=answer.parameters)
         except BaseException:
             await outgoing.made.close()
             raise
-        for value in outputs.values():
-            if isinstance(value, RemoteTensor):
-                value.hand_over()
+        for value in remote.values():
+            value.hand_over()
 
     async def fail(self, error: TridistError) -> None:
         """Post an error; it ends the request."""
         await self._send(final=True, error=ErrorInfo.of(error))
-
-    async def _own(self, outputs: Mapping[str, Any], made: ReferenceScope) -> dict[str, Any]:
-        """Outputs belong to their receiver, each to release by itself.
-
-        What only was lent to us, and what goes out under a second name, gets a reference of its own.
-        """
-        owned, handed_over = dict(outputs), set()
-        for name, value in outputs.items():
-            if not isinstance(value, RemoteTensor):
-                continue
-            if value.borrowed or id(value) in handed_over:
-                owned[name] = made.add(await value.keep())
-            handed_over.add(id(value))
-        return owned
 
     async def _send(self, **fields: Any) -> None:
         response = InferenceResponse(
@@ -182,6 +162,20 @@ class _Conversation:
         )
         await self._planes.requests.post_response(response, self._request)
         self._sequence += 1
+
+
+async def _owned(remote: Mapping[str, RemoteTensor], made: ReferenceScope) -> dict[str, RemoteTensor]:
+    """Outputs belong to their receiver, each to release by itself.
+
+    What only was lent to us, and what goes out under a second name, gets a reference of its own.
+    """
+    owned: dict[str, RemoteTensor] = {}
+    handed_over = set()
+    for name, value in remote.items():
+        again = value.borrowed or id(value) in handed_over
+        owned[name] = made.add(await value.keep()) if again else value
+        handed_over.add(id(value))
+    return owned
 
 
 def _requested(request: InferenceRequest, outputs: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,8 +7,6 @@ import logging
 import time
 from collections.abc import Awaitable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
 
 from tridist.client import Caller
 from tridist.errors import OperatorLoadError, PlaneError, RequestCancelledError, TridistError, describe
@@ -49,7 +47,7 @@ class OperatorHost:
         self._operator: Operator | None = None
         self._puller: RequestPuller | None = None
         self._pulling: asyncio.Task[None] | None = None
-        self._running: dict[asyncio.Task[None], Work] = {}
+        self._running: dict[Work, asyncio.Task[None]] = {}
         self.counters = OperatorCounters()
 
     async def set_up(self) -> None:
@@ -96,11 +94,11 @@ class OperatorHost:
     async def finish(self, grace_period: float) -> None:
         """Wait for the requests that run; after ``grace_period`` seconds cancel them and give them back."""
         if self._running:
-            await asyncio.wait(self._running, timeout=grace_period)
-        for task, work in self._running.items():
-            _abandon(task, work)
+            await asyncio.wait(self._running.values(), timeout=grace_period)
+        for work in self._running:
+            work.abandon()
         if self._running:
-            _, stubborn = await asyncio.wait(self._running, timeout=_CANCEL_SECONDS)
+            _, stubborn = await asyncio.wait(self._running.values(), timeout=_CANCEL_SECONDS)
             if stubborn:
                 _log.error("operator %r: %d requests ignore their cancellation", self._config.name, len(stubborn))
         if self._puller is not None:
@@ -137,22 +135,21 @@ class OperatorHost:
     async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
         async for delivery in puller:
             work = answering.begin()
-            task = asyncio.create_task(self._serve(delivery, answering, work))
-            self._running[task] = work
-            task.add_done_callback(self._running.pop)
+            self._running[work] = asyncio.create_task(self._serve(delivery, answering, work))
 
     async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
         began, outcome = time.perf_counter(), Outcome.GIVEN_BACK
         self.counters.began(delivery.attempt)
+        work.belongs_to(self._running[work])
         try:
             outcome = await self._attempt(delivery, answering, work)
         finally:
+            del self._running[work]
             self.counters.ended(outcome, time.perf_counter() - began)
 
     async def _attempt(self, delivery: Delivery, answering: Answering, work: Work) -> Outcome:
         try:
-            # Here and not where the task is made: one that is cancelled before it runs would settle nothing.
-            delivery.when_left(partial(_abandon, asyncio.current_task(), work))
+            delivery.when_left(work.abandon)
             succeeded = await answering.answer(delivery, work)
         except asyncio.CancelledError:
             if not delivery.left:
@@ -205,12 +202,6 @@ class OperatorHost:
 def _known(error: BaseException) -> TridistError:
     """The error, for the letter that the request may become."""
     return error if isinstance(error, TridistError) else PlaneError(f"{type(error).__name__}: {describe(error)}")
-
-
-def _abandon(task: asyncio.Task[Any] | None, work: Work) -> None:
-    work.abandoned = True
-    if task is not None:
-        task.cancel()
 
 
 async def _settle(settling: Awaitable[None]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 _VERSION = b"NATS/1.0"
+_STATUS = _VERSION + b" "
 _PENDING = b"nats-pending-messages"
 _MAX_DIGITS = 20
 """Of a number of 64 bits. Python refuses to read numbers of thousands of digits, with an error of its own."""
@@ -60,10 +61,10 @@ class AckSubject(NamedTuple):
 
 def parse_status(header: bytes) -> Status | None:
     """The status in a message's header block, or None: the message is an ordinary one, or its header is broken."""
+    if not header.startswith(_STATUS):
+        return None
     lines = header.split(b"\r\n")
     first = lines[0]
-    if not first.startswith(_VERSION + b" "):
-        return None
     code, _, description = first[len(_VERSION) + 1 :].strip().partition(b" ")
     if not (code.isdigit() and len(code) == 3):  # noqa: PLR2004 (as in HTTP)
         return None

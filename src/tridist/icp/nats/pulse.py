@@ -28,17 +28,17 @@ class Pulse:
     def beat(self, longest: float) -> None:
         """The event loop runs; called about every third of ``longest``, the gap from which on it was a standstill."""
         self._longest = longest / 2
-        self._look()
-        self._last = self._clock()
+        now = self._clock()
+        self._look(now)
+        self._last = now
 
     def arrival(self) -> float:
         """The time to note for a message that is read now."""
-        self._look()
         now = self._clock()
+        self._look(now)
         return self._stood_since if now < self._suspicious_until else now
 
-    def _look(self) -> None:
-        now = self._clock()
+    def _look(self, now: float) -> None:
         if now - self._last > self._longest:
             self._stood_since, self._last = self._last, now
             self._suspicious_until = now + _SUSPICION_SECONDS

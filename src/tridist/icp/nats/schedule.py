@@ -145,12 +145,13 @@ class Schedule(Generic[T]):
         if self._direct:
             item = self._direct.popleft()
         else:
-            which = self._turns.choose(self._wanting())
+            wanting = self._wanting()
+            which = self._turns.choose(wanting)
             if which is None or not self._classes[which].queue:
                 return None  # it is the turn of another, which may be on its way
             item = self._classes[which].queue.popleft()
             self._movable.discard(item)
-            self._turns.started(which, self._wanting())
+            self._turns.started(which, wanting if len(wanting) == 1 else self._wanting())
         self.waiting -= 1
         self.running.add(item)
         if len(self.running) >= self._slots:
@@ -197,8 +198,8 @@ class Schedule(Generic[T]):
         if not ledger.outstanding:
             wanting = self._wanting()
             if self._in_question(wanting):
-                if known.none or self._turns.choose(wanting) is not which:
-                    return NOTHING
+                if known.none or known.queue or self._turns.choose(wanting) is not which:
+                    return NOTHING  # what is here already takes the slot that it would ask for
                 overtaken = wanting[0] < which
                 return Ask(1 if overtaken else max(1, self._room(known)), question=True)
         credits_ = ledger.wanted(self._room(known))

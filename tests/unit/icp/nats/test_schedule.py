@@ -4,7 +4,7 @@ import itertools
 from collections import deque
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tridist.icp.nats.credits import Ask
@@ -319,6 +319,7 @@ def take(server, step, argument):
 
 @settings(max_examples=150, deadline=None)
 @given(slots=st.sampled_from([1, 2, 3, 8, 16]), steps=STEPS)
+@example(slots=1, steps=[("post", HIGH), ("ask", None), ("serve", HIGH), ("ask", None)])
 def test_credits_and_waiting_are_bounded_and_everything_ends(slots, steps):
     server = Server(slots)
     few = max(1, slots // 4)
