@@ -55,7 +55,7 @@ class Journal:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     def write(self, **event: Any) -> None:
-        os.write(self._file, json.dumps(event).encode() + b"\n")
+        os.write(self._file, json.dumps({**event, "at": round(time.time(), 3)}).encode() + b"\n")
 
 
 class Caller:

@@ -101,6 +101,25 @@ class TestOfTheClient:
             assert numbers == [*range(20)]
             await world.until_settled()
 
+    @pytest.mark.xfail(
+        strict=True,
+        reason="the worker waits for room until the client reads what was lost, and the client waits for that",
+    )
+    async def test_in_the_middle_of_a_stream_whose_window_is_full(self, tmp_path):
+        async with scene(tmp_path) as world:
+            options = {"parameters": {"tag": "s", "count": 20, "hold": 5}, "window": 2, "timeout": 15}
+            responses = world.client.post_request("stream", **options).__aiter__()
+            numbers = [int((await anext(responses))["number"]) for _ in range(5)]
+            await world.gates.until_begun("s")
+            world.client_proxy.to_client.pattern = b"MSG tridist."
+            world.gates.open("s")
+            await held(world.client_proxy.to_client)
+            await asyncio.sleep(0.5)  # both that the window allows are on their way now
+            await lose(world.client_proxy)
+            numbers += [int(response["number"]) async for response in responses if response.outputs]
+            assert numbers == [*range(20)]
+            await world.until_settled()
+
     async def test_again_and_again(self, tmp_path):
         async with scene(tmp_path) as world:
             requests = [world.gated(f"r{n}", n) for n in range(12)]
