@@ -21,7 +21,7 @@ from chaos.ledger import Ledger
 from chaos.plan import plan
 from chaos.soak import verdict
 from chaos.workload import TIMEOUT
-from chaos.world import LEASE, World, world
+from chaos.world import World, world
 
 _log = logging.getLogger("chaos")
 _SAMPLE_SECONDS = 10.0
@@ -49,7 +49,8 @@ class Run:
         traces = Traces()
         fuzzing = asyncio.create_task(self._fuzz())
         try:
-            async with world(self._folder, self._options.seed, poisonous=not self._options.soak) as alive:
+            options = self._options
+            async with world(self._folder, options.seed, lease=options.lease, poisonous=not options.soak) as alive:
                 await self._disturb(alive)
                 await self._settle(alive)
             await fuzzing
@@ -102,7 +103,8 @@ class Run:
             for journal in client.journals:
                 self._bad += self._ledger.read(journal, killed=journal in client.killed)
         self._ledger.unsettled = await self._until_none(self._unsettled, alive, _MARGIN)
-        self._ledger.leaked_tensors += await self._until_none(self._references, alive, LEASE + _MARGIN)
+        self._ledger.leaked_tensors += await self._until_none(self._references, alive, self._options.lease + _MARGIN)
+        self._ledger.dead_letters = len([letter async for letter in alive.observer.dead_letters.iterate()])
         self._ledger.worker_restarts = sum(status.restarts for status in alive.deployment.statuses())
 
     async def _until_none(self, count: Any, alive: World, seconds: float) -> int:
@@ -167,6 +169,7 @@ def main() -> int:
     parser.add_argument("--duration", type=float, default=600, help="seconds of faults (600)")
     parser.add_argument("--seed", type=int, help="of everything random; by default a new one, printed first")
     parser.add_argument("--fuzz-cases", type=int, default=100_000, help="bytes to feed to readers (100000)")
+    parser.add_argument("--lease", type=float, default=30, help="seconds until what a dead client held is gone (30)")
     parser.add_argument("--soak", action="store_true", help="no faults; look at the memory instead")
     parser.add_argument("--keep", action="store_true", help="keep the folder with journals and logs")
     options = parser.parse_args()

@@ -49,6 +49,7 @@ class Ledger:
         hostile: messages and streams of hostile bytes.
         fuzz_cases: bytes that were fed to readers.
         fuzz_violations: those that broke a rule.
+        dead_letters: requests that were given up and kept, hostile ones included.
         slowest_s: seconds of the slowest answer.
         worker_restarts: how often a worker was started again.
         passed: whether everything is 0 that has to be.
@@ -75,6 +76,7 @@ class Ledger:
     hostile: int = 0
     fuzz_cases: int = 0
     fuzz_violations: int = 0
+    dead_letters: int = 0
     slowest_s: float = 0.0
     worker_restarts: int = 0
     passed: bool = False

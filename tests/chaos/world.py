@@ -29,8 +29,8 @@ from tridist.icp.ucx import UcpDataPlaneConfig
 from tridist.worker import OperatorConfig, WorkerConfig
 
 CLIENTS = 2
-LEASE = 30.0
-"""Seconds: what a dead client held is gone so soon."""
+_POOL = 64 << 20
+"""Bytes of used buffers that each process keeps: full within a minute, so that what grows later is no pool."""
 _END_SECONDS = 10.0
 _WORKERS = {
     "small": (("echo", "stream", "slow", "flaky"), 3),
@@ -140,13 +140,20 @@ class World:
 
 
 @contextlib.asynccontextmanager
-async def world(folder: Path, seed: int, *, poisonous: bool):
-    """Start everything; end everything."""
+async def world(folder: Path, seed: int, *, lease: float, poisonous: bool):
+    """Start everything; end everything.
+
+    Args:
+        folder: for everything that it writes.
+        seed: of the clients' requests.
+        lease: seconds until what a dead client held is gone.
+        poisonous: whether some requests kill their workers.
+    """
     async with contextlib.AsyncExitStack() as stack:
         config = NatsServerConfig(store_dir=folder / "store", log_path=folder / "nats-server.log")
         server = await stack.enter_async_context(EmbeddedNatsServer(config))
         proxies = [await stack.enter_async_context(TcpProxy(server.port)) for _ in range(2)]
-        planes = PlanesConfig(namespace="chaos", tensors=UcpDataPlaneConfig(lease=LEASE))
+        planes = PlanesConfig(namespace="chaos", tensors=UcpDataPlaneConfig(lease=lease, receive_pool=_POOL))
         deployment = await stack.enter_async_context(Deployment(_deployment(planes, proxies[1].url, folder)))
         at_proxy = replace(deployment.planes, url=proxies[0].url)
         settings = ClientSettings(

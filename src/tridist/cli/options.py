@@ -15,6 +15,8 @@ from tridist.icp.planes import PlanesConfig
 
 Function = Callable[..., Any]
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NAMED = ("user", "password", "token", "connect_timeout", "inbox_prefix")
+"""Options that are fields of `NatsConfig` by the same name."""
 
 _OPTIONS = (
     click.option("--url", envvar="TRIDIST_URL", help="NATS server; several of a cluster separated by commas."),
@@ -30,6 +32,12 @@ _OPTIONS = (
     click.option("--tls-ca", type=FILE, help="Certificates to trust."),
     click.option("--tls-cert", type=FILE, help="Our own certificate."),
     click.option("--tls-key", type=FILE, help="The key to it."),
+    click.option("--inbox-prefix", envvar="TRIDIST_INBOX_PREFIX", help="Where the user may listen.  [default: _INBOX]"),
+    click.option(
+        "--own-id",
+        envvar="TRIDIST_COMPONENT_ID",
+        help="Our component id, where rights hang on it.  [default: a new one]",
+    ),
 )
 
 
@@ -42,6 +50,7 @@ class Connection:
         url_typed: it was given as an option, not by the environment.
         namespace: the namespace, or None.
         namespace_typed: as for the URL.
+        component_id: this component's id, or None.
         nats: the fields of `NatsConfig` that were given.
     """
 
@@ -49,11 +58,13 @@ class Connection:
     url_typed: bool
     namespace: str | None
     namespace_typed: bool
+    component_id: str | None
     nats: dict[str, Any]
 
     def planes(self) -> PlanesConfig:
         """The planes that the options describe."""
-        named = {} if self.namespace is None else {"namespace": self.namespace}
+        given = {"namespace": self.namespace, "component_id": self.component_id}
+        named = {name: value for name, value in given.items() if value is not None}
         return PlanesConfig.of(self.url, nats=NatsConfig(**self.nats), **named)
 
     def over(self, planes: PlanesConfig) -> PlanesConfig:
@@ -69,7 +80,7 @@ def connection_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def with_connection(**arguments: Any) -> Any:
-        named = {option: arguments.pop(option) for option in ("user", "password", "token", "connect_timeout")}
+        named = {option: arguments.pop(option) for option in _NAMED}
         files = {"credentials_file": arguments.pop("credentials"), "nkey_seed_file": arguments.pop("nkey")}
         tls = {name: arguments.pop(name) for name in ("tls_ca", "tls_cert", "tls_key")}
         nats = {name: value for name, value in (named | files).items() if value is not None}
@@ -80,6 +91,7 @@ def connection_options(function: Function) -> Function:
             url=arguments.pop("url"),
             namespace_typed=_typed("namespace"),
             namespace=arguments.pop("namespace"),
+            component_id=arguments.pop("own_id"),
             nats=nats,
         )
         return function(connection=connection, **arguments)

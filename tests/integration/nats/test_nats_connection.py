@@ -57,6 +57,54 @@ async def test_what_is_published_at_once_arrives_in_order(connections):
     assert [bool(message.header) for message in got[:4]] == [False, True, False, True]
 
 
+async def test_what_is_sent_at_once_keeps_its_place_among_what_is_published(connections):
+    sender, receiver = connections
+    got = await received_by(receiver)
+    sent = 0
+    for number in range(3000):
+        headers = b"NATS/1.0\r\nA: b\r\n\r\n" if number % 2 else b""
+        if number % 3 and sender.send("to.me", b"%d" % number, reply="to.you" if number % 4 else "", headers=headers):
+            sent += 1
+        else:
+            await sender.publish("to.me", b"%d" % number, headers=headers)
+    await until(lambda: len(got) == 3000, SOON)
+    assert [int(message.data) for message in got] == list(range(3000))
+    assert [bool(message.header) for message in got[:4]] == [False, True, False, True]
+    assert [message.reply for message in got[:3]] == ["", "to.you", "to.you"]
+    assert sent > 0
+
+
+@pytest.mark.parametrize("subject", ["", "a b", "a\r\nPUB b 0\r\n", "a\tb", "a\n", "a\u2003b"])
+async def test_no_subject_brings_other_words_into_the_protocol(connections, subject):
+    sender, receiver = connections
+    got = await received_by(receiver)
+    assert not sender.send(subject)
+    if subject:
+        assert not sender.send("to.me", reply=subject)
+    assert sender.send("to.me", b"x")
+    await until(lambda: got, SOON)
+    assert [message.data for message in got] == [b"x"]
+
+
+async def test_what_cannot_go_out_at_once_is_not_sent(server, connections):
+    sender, _ = connections
+    assert not sender.send("to.me", bytes(sender.max_payload + 1))
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        sent = 0
+        while sender.send("to.me", bytes(16 * KIBIBYTE)):
+            sent += 1
+            await asyncio.sleep(0)
+            assert sent < 10_000
+        assert buffered(sender) < 256 * KIBIBYTE
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    await sender.flush()
+    assert sender.send("to.me")
+    await sender.close(flush=True)
+    assert not sender.send("to.me")
+
+
 async def test_a_server_that_does_not_read_holds_publishers_up_and_loses_nothing(server, connections):
     sender, receiver = connections
     got = await received_by(receiver)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
+import os
 import ssl
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -391,3 +394,26 @@ async def test_a_server_that_wants_certificates_gets_them(tmp_path):
         async with serving(plane, "echo"):
             assert (await one_of(await plane.post_request(a_request()))).error is None
         await plane.close()
+
+
+async def test_the_command_says_who_it_is(server):
+    command = (
+        "-c",
+        "from tridist.cli.main import main; main()",
+        "dlq",
+        "list",
+        "--json",
+        "--url",
+        server.url,
+        "--namespace",
+        "demo",
+    )
+    who = ("--user", "keeper", "--inbox-prefix", "_INBOX_keeper", "--own-id", "keeper")
+    secrets = {"TRIDIST_PASSWORD": "password-of-keeper"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *command, *who, "--tls-ca", server.authority,
+        env={**os.environ, **secrets}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, errors_shown = await asyncio.wait_for(process.communicate(), 60)
+    assert (process.returncode, errors_shown) == (0, b"")
+    assert json.loads(out)["namespace"] == "demo"

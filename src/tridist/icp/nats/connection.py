@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
 from tridist.icp.nats.config import NatsConfig
+from tridist.icp.nats.frames import FrameParser
 
 _log = logging.getLogger(__name__)
 _PLANE = "request plane"
@@ -49,35 +50,38 @@ class _DirectClient(Client):
         super().__init__()
         self.handlers: dict[int, Handler] = {}
         self._writing = False
+        self._ps = FrameParser(self, self._deliver)
 
     @override
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        self._deliver(sid, subject, reply, data, headers or b"")
+
+    def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
         handler = self.handlers.get(sid)
         if handler is None:
             return
         try:
-            handler(Message(subject.decode(), reply.decode(), data, headers or b""))
+            handler(Message(subject.decode(), reply.decode(), data, header))
         except Exception:  # noqa: BLE001 (whatever it is, it must not end nats-py's read loop)
             _log.exception("a message on %r could not be handled", subject)
 
-    def publish_now(self, subject: str, payload: bytes, reply: str, headers: bytes) -> bool:
-        """Publish where nothing has to be waited for and nothing is wrong; else False: `publish` waits or raises.
-
-        What `publish` does in four coroutines, with a regular expression for each subject, took 6 µs a message; this
-        takes 2. A worker publishes twice for each request.
-        """
-        if self._status != Client.CONNECTED or len(payload) + len(headers) > self._max_payload:
+    def send(self, subject: str, payload: bytes, reply: str, headers: bytes) -> bool:
+        """`publish` for the usual case, which does not wait: in 1.5 µs instead of 4.5. False when it may not be one."""
+        size = len(headers) + len(payload)
+        if self._status != Client.CONNECTED or size > self._max_payload:
             return False
-        if not (_is_plain(subject) and subject and _is_plain(reply)):
+        # Nobody's subject smuggles in a word or a line of the protocol: nats-py refuses what this does not let pass.
+        if subject.split() != [subject] or (reply and reply.split() != [reply]):
             return False
-        if self._pending_data_size > _EAGER_BYTES or (not self._writing and self._backlogged()):
+        if self._pending_data_size + size > _EAGER_BYTES or not (self._writing or self._write_soon()):
             return False
-        command = hpub_cmd(subject, reply, headers, payload) if headers else pub_cmd(subject, reply, payload)
-        self._pending.append(command)
-        self._pending_data_size += len(command)
+        sizes = f"{len(headers)} {size}" if headers else f"{size}"
+        line = f"{'H' if headers else ''}PUB {subject} {reply} {sizes}\r\n"
+        command = b"".join((line.encode(), headers, payload, b"\r\n"))
         self.stats["out_msgs"] += 1
         self.stats["out_bytes"] += len(payload)
-        self._write_soon()
+        self._pending.append(command)
+        self._pending_data_size += len(command)
         return True
 
     @override
@@ -92,17 +96,18 @@ class _DirectClient(Client):
         self.stats["out_bytes"] += payload_size
         command = hpub_cmd(subject, reply, headers, payload) if headers else pub_cmd(subject, reply, payload)
         await self._send_command(command)
-        if self._backlogged():
-            # The flusher waits for the socket, so what is pending stays bounded; nats-py keeps it for reconnections.
-            if self._flush_queue is not None and self._flush_queue.empty():
-                await self._flush_pending()
-        else:
-            self._write_soon()
+        # The flusher waits for the socket, so what is pending stays bounded; nats-py keeps it for reconnections.
+        if not self._write_soon() and self._flush_queue is not None and self._flush_queue.empty():
+            await self._flush_pending()
 
-    def _write_soon(self) -> None:
+    def _write_soon(self) -> bool:
+        """Write at the end of this turn of the loop; False when the socket does not keep up."""
+        if self._backlogged():
+            return False
         if not self._writing:
             self._writing = True
             asyncio.get_running_loop().call_soon(self._write_pending)
+        return True
 
     def _backlogged(self) -> bool:
         writer = getattr(self._transport, "_io_writer", None)  # none on a WebSocket
@@ -211,7 +216,7 @@ class NatsConnection:
             ConnectionFailedError: there is no connection.
             PlaneClosedError: it was closed.
         """
-        if self._gone is None and self._client.publish_now(subject, payload, reply, headers):
+        if self.send(subject, payload, reply=reply, headers=headers):
             return
         if not self.connected:
             await self._await_connection(patience)
@@ -219,6 +224,10 @@ class NatsConnection:
             await self._client.publish(subject, payload, reply, headers)  # type: ignore[arg-type]  # our own _send_publish
         except (nats.errors.Error, OSError) as error:
             raise self._gone or self.failure(_describe(error)) from error
+
+    def send(self, subject: str, payload: bytes = b"", *, reply: str = "", headers: bytes = b"") -> bool:
+        """`publish` without a coroutine, for what can be sent at once; False when it was not: then `publish` it."""
+        return self._gone is None and self._client.send(subject, payload, reply, headers)
 
     async def subscribe(self, subject: str, handler: Handler) -> Subscription:
         """Call ``handler`` with each message on ``subject``; it must not block.
@@ -342,11 +351,6 @@ class NatsConnection:
             self._gone = self.failure("lost for good" if last is None else _describe(last))
             self._connected.set()
             _notify(self.on_lost, self._gone)
-
-
-def _is_plain(subject: str) -> bool:
-    """Whether nobody can have put a command of NATS's protocol into it."""
-    return subject.isprintable() and " " not in subject
 
 
 def _notify(listeners: Sequence[Callable[..., object]], *arguments: object) -> None:

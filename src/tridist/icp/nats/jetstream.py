@@ -7,9 +7,9 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from msgspec import Struct
 from nats.nuid import NUID
 
 from tridist.errors import ConnectionFailedError, TridistError
@@ -54,8 +54,7 @@ class PublishAck(NamedTuple):
     repeated: bool
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Struct, eq=False):
     subject: str
     payload: bytes
     headers: bytes
@@ -127,7 +126,8 @@ class JetStream:
         if self._sweep is None:
             self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire)
         try:
-            await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
+            if not self.connection.send(subject, payload, reply=reply, headers=headers):
+                await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
             question.give_up = loop.time() + seconds
             return await answer, question.repeated
         except asyncio.CancelledError:

@@ -217,7 +217,8 @@ class NatsRequestPlane(RequestPlane):
             await held.room(response.sequence)
             if completes_receipt(response.sequence, request.response_window):
                 receipt_to = self._watching.receipt_address(request.reply_to)
-        await self._connection.publish(request.reply_to, data, reply=receipt_to)
+        if not self._connection.send(request.reply_to, data, reply=receipt_to):
+            await self._connection.publish(request.reply_to, data, reply=receipt_to)
 
     @override
     async def serve_status(self, status: Callable[[], WorkerStatus]) -> None:
