@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tridist.errors import InvalidArgumentError, TridistError, WindowExceededError
 from tridist.icp.client_watch import completes_receipt
+from tridist.icp.deadlines import Deadlines
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
 from tridist.icp.reports import ClientReport, Enquiry
 
@@ -58,6 +59,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         request: the request.
         read: how many responses the reader has taken.
         receipt_to: where the worker that answers now wants to be told so; ``""`` before it has asked.
+        on_deadline: what `ResponseRouter` calls if it is still open at the request's deadline.
     """
 
     __slots__ = (
@@ -72,6 +74,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         "_on_read",
         "_ready",
         "_wake",
+        "on_deadline",
         "read",
         "receipt_to",
         "request",
@@ -88,6 +91,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         self.request = request
         self.read = 0
         self.receipt_to = ""
+        self.on_deadline: Callable[[ResponseStream], None] = lambda _: None
         self._on_dropped = on_dropped
         self._ready: deque[InferenceResponse] = deque()
         self._early: dict[int, InferenceResponse] = {}
@@ -137,9 +141,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         elif len(self._ready) + len(self._early) >= 2 * self.request.response_window + _SLACK:
             self._on_dropped(response)
             self.leave(WindowExceededError(self.request.id, self.request.response_window))
-        else:
+        elif response.sequence != self._next:
             self._early[response.sequence] = response
-            self._hand_out_in_order()
+        else:
+            self._hand_out(response)
+            self._hand_out_early_ones()
         if self.ended and receipt_to and (response.final or response.error is not None):
             self._on_left(self)
 
@@ -222,8 +228,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def _receipt_is_due(self, response: InferenceResponse) -> bool:
         return completes_receipt(response.sequence, self.request.response_window)
 
-    def _hand_out_in_order(self) -> None:
-        while not self._ended and (response := self._early.pop(self._next, None)) is not None:
+    def _hand_out_early_ones(self) -> None:
+        while self._early and (response := self._early.pop(self._next, None)) is not None:
             self._hand_out(response)
 
     def _hand_out(self, response: InferenceResponse) -> None:
@@ -274,7 +280,7 @@ class ResponseRouter:
     def __init__(self, on_dropped: DropHandler = lambda _: None) -> None:
         self._on_dropped = on_dropped
         self._streams: dict[str, ResponseStream] = {}
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._deadlines: Deadlines[ResponseStream] = Deadlines(lambda stream: stream.on_deadline(stream))
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -291,8 +297,8 @@ class ResponseRouter:
         self._streams[request.id] = stream
         remaining = request.remaining()
         if remaining is not None:
-            loop = asyncio.get_running_loop()
-            self._timers[request.id] = loop.call_later(max(remaining, 0), on_deadline, stream)
+            stream.on_deadline = on_deadline
+            self._deadlines.add(stream, max(remaining, 0))
         return stream
 
     def route(self, response: InferenceResponse, receipt_to: str = "") -> bool:
@@ -316,14 +322,14 @@ class ResponseRouter:
         """End every open stream with ``error``."""
         for stream in list(self._streams.values()):
             stream.fail(error)
+        self._deadlines.rest()
 
     def leave_all(self, error: TridistError) -> None:
         """End every open stream with ``error``, and let the workers stop."""
         for stream in list(self._streams.values()):
             stream.leave(error)
+        self._deadlines.rest()
 
     def _forget(self, stream: ResponseStream) -> None:
         self._streams.pop(stream.request.id, None)
-        timer = self._timers.pop(stream.request.id, None)
-        if timer is not None:
-            timer.cancel()
+        self._deadlines.discard(stream)

@@ -29,7 +29,7 @@ _PLAIN_COUNT = 2**48
 """Elements up to which no type comes near `MAX_BYTES`."""
 
 
-class Tensor(Struct, frozen=True, eq=False):
+class Tensor(Struct, frozen=True, eq=False, gc=False):
     """One tensor.
 
     As a `msgspec.Struct` it is made in 0.7 µs, check included; as a frozen dataclass it took 2.2.

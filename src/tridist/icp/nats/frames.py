@@ -13,8 +13,8 @@ from collections.abc import Callable
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from typing_extensions import override
 
-_MSG = re.compile(rb"MSG ([^\s]+) ([0-9]{1,19}) (?:([^\s]+) )?([0-9]{1,19})\r\n")
-_HMSG = re.compile(rb"HMSG ([^\s]+) ([0-9]{1,19}) (?:([^\s]+) )?([0-9]{1,19}) ([0-9]{1,19})\r\n")
+_MSG = re.compile(rb"MSG ([!-\xff]+) ([0-9]{1,19}) (?:([!-\xff]+) )?([0-9]{1,19})\r\n")
+_HMSG = re.compile(rb"HMSG ([!-\xff]+) ([0-9]{1,19}) (?:([!-\xff]+) )?([0-9]{1,19}) ([0-9]{1,19})\r\n")
 _END = 2
 """Bytes of the line end behind each payload."""
 _LARGE = 64 * 1024

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from tridist.errors import (
     ConnectionFailedError,
@@ -40,8 +41,7 @@ _ANSWER_SECONDS = 0.2
 """How long to wait for an answer that is right behind the server's word that its request is settled."""
 
 
-@dataclass(slots=True)
-class Posting:
+class Posting(Struct, eq=False):
     """A request on its way into its stream.
 
     Attributes:
@@ -64,7 +64,7 @@ class Posting:
     when_full: WhenFull = "raise"
     stream: ResponseStream | None = None
     late: Callable[[Message], None] | None = None
-    headers: bytes = field(init=False)
+    headers: bytes = b""
 
     def __post_init__(self) -> None:
         if self.idempotency_key is not None and self.message_id is None:
@@ -136,8 +136,12 @@ class Poster:
         until = loop.time() + (config.patience if remaining is None else min(config.patience, remaining))
         for tried in itertools.count(1):
             try:
-                return await self._send(posting, limit)
+                return await self._jetstream.publish(
+                    posting.key.subject, posting.data, headers=posting.headers, timeout=limit, late=posting.late
+                )
             except RefusedError as error:
+                if (unit := full_unit(error)) is not None:
+                    raise await self._occupancy.overload(posting.key.subjects, unit) from error
                 # A stream that nothing answers for has just been made, or has just lost its leader.
                 may_wait = error.server_code in (NO_RESPONDERS, _UNAVAILABLE) and loop.time() < until
                 if tried >= _TRIES and not may_wait:
@@ -146,16 +150,6 @@ class Poster:
             if tried > 1:
                 await asyncio.sleep(min(_FIRST_PAUSE * tried, _LONGEST_PAUSE))
         raise AssertionError("an endless count has ended")
-
-    async def _send(self, posting: Posting, limit: float | None) -> PublishAck:
-        try:
-            return await self._jetstream.publish(
-                posting.key.subject, posting.data, headers=posting.headers, timeout=limit, late=posting.late
-            )
-        except RefusedError as error:
-            if (unit := full_unit(error)) is None:
-                raise
-            raise await self._occupancy.overload(posting.key.subjects, unit) from error
 
     async def _prepare(self, posting: Posting, error: RefusedError) -> None:
         """Make it possible to publish after ``error``, or raise what it means."""

@@ -15,7 +15,8 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from tridist.errors import PlaneError, TridistError
 from tridist.icp.nats.jetstream import JetStream
@@ -35,8 +36,7 @@ PATROL_SECONDS = 10.0
 second, so these are requests that wait in a long queue, a few of them at a time, and lost ones."""
 
 
-@dataclass(slots=True)
-class Receipt:
+class Receipt(Struct, eq=False):
     """Where a request went.
 
     Attributes:

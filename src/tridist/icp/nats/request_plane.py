@@ -78,6 +78,7 @@ class NatsRequestPlane(RequestPlane):
         self._pullers: set[NatsPuller] = set()
         self._handlers, self._tasks = OwnedTasks(), OwnedTasks()
         self._subjects = functools.lru_cache(maxsize=1024)(functools.partial(OperatorSubjects, self.namespace))
+        self._keys = functools.lru_cache(maxsize=1024)(self._shared_key)
         self._open = False
 
     @property
@@ -155,8 +156,9 @@ class NatsRequestPlane(RequestPlane):
         self._check_open()
         posted = replace(request, reply_to=self._inbox)
         data = encode_request(posted)  # first of all: it looks at every field's type
-        subjects = self._subjects(request.operator, request.version)
-        key = ConsumerKey(subjects, component_id, PriorityClass.of(request.priority))
+        key = self._keys(request.operator, request.version, PriorityClass.of(request.priority))
+        if component_id is not None:
+            key = ConsumerKey(key.subjects, component_id, key.priority)
         if idempotency_key is not None:
             check_idempotency_key(idempotency_key)
         posting = Posting(posted, data, key, idempotency_key, when_full=check_when_full(when_full))
@@ -165,7 +167,7 @@ class NatsRequestPlane(RequestPlane):
         self._check_size(posting.size)
         receipt = Receipt(key)
         # Before the request goes out: its answer may be here before the server's ack is.
-        stream = self._router.open(posted, functools.partial(self._on_deadline, receipt))
+        stream = self._router.open(posted, self._on_deadline)
         receipt.stream = posting.stream = stream
         posting.late = functools.partial(self._leave_late, receipt)
         self._recovery.watch(receipt, posted.id, len(self._router))
@@ -235,6 +237,9 @@ class NatsRequestPlane(RequestPlane):
         self._check_open()
         return await inspection.queues(self._jetstream, self.namespace)
 
+    def _shared_key(self, operator: str, version: int, priority: PriorityClass) -> ConsumerKey:
+        return ConsumerKey(self._subjects(operator, version), None, priority)
+
     async def _post_again(self, receipt: Receipt) -> int:
         if receipt.stream is None:
             raise PlaneError("a request without a stream cannot be posted again")
@@ -256,8 +261,10 @@ class NatsRequestPlane(RequestPlane):
         if receipt.sequence and receipt.stream is not None:
             self._leaving.leave(receipt, receipt.stream.request.id)
 
-    def _on_deadline(self, receipt: Receipt, stream: ResponseStream) -> None:
-        self._tasks.spawn(self._fail_late(receipt, stream))
+    def _on_deadline(self, stream: ResponseStream) -> None:
+        receipt = self._recovery.receipt(stream)
+        if receipt is not None:
+            self._tasks.spawn(self._fail_late(receipt, stream))
 
     async def _fail_late(self, receipt: Receipt, stream: ResponseStream) -> None:
         request = stream.request

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ _MAX_WAITING = 16_384
 """Pull requests that may wait at one consumer. The default of 512 is less than the workers of a large operator."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: the subject is kept, since each request of a client asks for it
 class ConsumerKey:
     """One consumer of an operator's stream.
 
@@ -44,7 +45,7 @@ class ConsumerKey:
             return CLASS_CONSUMERS[self.priority]
         return OperatorSubjects.direct_consumer(self.component_id)
 
-    @property
+    @functools.cached_property
     def subject(self) -> str:
         """The requests that it holds."""
         if self.component_id is None:
