@@ -66,7 +66,7 @@ class _DirectClient(Client):
             _log.exception("a message on %r could not be handled", subject)
 
     def send(self, subject: str, payload: bytes, reply: str, headers: bytes) -> bool:
-        """`publish` for the usual case, which does not wait: in 1.5 µs instead of 4.5. False when it may not be one."""
+        """`publish` for the usual case, which does not wait: in 1.3 µs instead of 3.3. False when it may not be one."""
         size = len(headers) + len(payload)
         if self._status != Client.CONNECTED or size > self._max_payload:
             return False

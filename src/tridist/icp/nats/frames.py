@@ -1,8 +1,8 @@
 """Messages off the wire: nats-py's parser, with a short way for what nearly all bytes are.
 
 nats-py looks for each kind of line in turn in a growing buffer, cuts the buffer twice and runs a coroutine for each
-message, which took 4.6 µs; whole frames are read here where they lie, in 1.9. A client reads two for each request, and
-so does a worker.
+message. Whole frames are read here where they lie: a message of 1.2 KiB took 3.1 µs that came alone and 4.2 that came
+with 19 others, and takes 2.0 and 2.6. A client reads two for each request.
 """
 
 from __future__ import annotations
