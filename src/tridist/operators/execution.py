@@ -162,7 +162,7 @@ def as_response(answer: Any) -> OperatorResponse:
     """
     if isinstance(answer, OperatorResponse):
         return answer
-    if isinstance(answer, Mapping):
+    if type(answer) is dict or isinstance(answer, Mapping):  # in this order: an ABC takes its time
         return OperatorResponse(answer)
     if answer is None:
         return OperatorResponse()

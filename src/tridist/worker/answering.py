@@ -18,7 +18,7 @@ from tridist.errors import (
     PlaneClosedError,
     TridistError,
 )
-from tridist.icp.data_plane import arrays_of, fetch_all
+from tridist.icp.data_plane import arrays_at_hand, arrays_of, fetch_all
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, has_expired
@@ -75,7 +75,8 @@ class Answering:
             await self._failed(delivery, conversation, error)
             return False
         finally:
-            await conversation.scope.close()
+            if conversation.scope:
+                await conversation.scope.close()
         return True
 
     async def _failed(self, delivery: Delivery, conversation: _Conversation, error: BaseException) -> None:
@@ -115,6 +116,8 @@ class Answering:
         plane = self._planes.tensors
         if self._operator.receives == "references":
             return {name: RemoteTensor(reference, plane, borrowed=True) for name, reference in references.items()}
+        if self._operator.receives == "arrays" and (arrays := arrays_at_hand(references)) is not None:
+            return arrays
         tensors = await fetch_all(plane, references)
         if self._operator.receives == "tensors":
             return tensors
@@ -123,6 +126,8 @@ class Answering:
 
 class _Conversation:
     """The responses to one request, numbered."""
+
+    __slots__ = ("_attempt", "_planes", "_request", "_sequence", "_streams", "scope")
 
     def __init__(self, delivery: Delivery, planes: Planes, *, streams: bool) -> None:
         self.scope = ReferenceScope()

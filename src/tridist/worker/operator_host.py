@@ -133,9 +133,10 @@ class OperatorHost:
         )
 
     async def _pull(self, puller: RequestPuller, answering: Answering) -> None:
+        loop = asyncio.get_running_loop()
         async for delivery in puller:
             work = answering.begin()
-            self._running[work] = asyncio.create_task(self._serve(delivery, answering, work))
+            self._running[work] = loop.create_task(self._serve(delivery, answering, work))
 
     async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
         began, outcome = time.perf_counter(), Outcome.GIVEN_BACK

@@ -125,13 +125,14 @@ class Feed:
         await self._retiring.end()
 
     def refill(self) -> None:
-        """There is more room, or less is asked for than was: ask for more if it is worth it."""
-        if self._ask().credits:
-            self.wake()
+        """There is more room, or less is asked for than was: ask for more if it is worth it.
 
-    def wake(self) -> None:
-        """There is something to ask for."""
-        self._wake.set()
+        Where nothing has to be waited for it is asked at once, and goes out together with the ack that made the room:
+        a worker of one slot stands idle until the answer is here.
+        """
+        ask = self._ask()
+        if ask.credits and not (self._listening and self._pull_now(ask)):
+            self._wake.set()
 
     def renew(self) -> None:
         """Forget the open pull requests and make new ones."""
@@ -177,17 +178,35 @@ class Feed:
         self._subscription = await self._connection.subscribe(inbox + ".*", self._receive)
         self._inbox = inbox
 
+    @property
+    def _listening(self) -> bool:
+        return self._subscription is not None and not self._stale
+
     async def _pull(self, ask: Ask) -> None:
         token = str(next(self._numbers))
+        self._issue(token, ask)
+        await self._connection.publish(self._subject, self._body(ask), reply=f"{self._inbox}.{token}")
+
+    def _pull_now(self, ask: Ask) -> bool:
+        """As `_pull` where that does not wait; else False."""
+        token = str(next(self._numbers))
+        sent = self._connection.send(self._subject, self._body(ask), reply=f"{self._inbox}.{token}")
+        if sent:
+            self._issue(token, ask)
+        return sent
+
+    def _issue(self, token: str, ask: Ask) -> None:
         self.ledger.issue(token, ask)
         self._heard = self._loop.time()
+
+    def _body(self, ask: Ask) -> bytes:
         body: dict[str, object] = {"batch": ask.credits}
         if ask.question:
             body["no_wait"] = True
         else:
             body["expires"] = int(self._config.pull_expiry * _NANOSECONDS)
             body["idle_heartbeat"] = int(self._config.heartbeat * _NANOSECONDS)
-        await self._connection.publish(self._subject, json.dumps(body).encode(), reply=f"{self._inbox}.{token}")
+        return json.dumps(body).encode()
 
     def _retire(self) -> None:
         subscription, self._subscription = self._subscription, None

@@ -241,7 +241,10 @@ class NatsPuller(RequestPuller):
             self._held.discard(delivery)
             self._held_direct -= delivery.direct
             self._schedule.freed(delivery, self._loop.time())
-            self._refill()
+            if self._schedule.running:
+                self._refill()
+            else:
+                self._refill_now()  # nothing else to do: the next one is asked for together with the ack
         if self._schedule.waiting:
             self._changed.set()
 
@@ -273,16 +276,19 @@ class NatsPuller(RequestPuller):
         """
         if not self._refilling:
             self._refilling = True
-            self._loop.call_soon(self._refill_now)
+            self._loop.call_soon(self._refill_soon)
+
+    def _refill_soon(self) -> None:
+        self._refilling = False
+        self._refill_now()
 
     def _refill_now(self) -> None:
         """Ask for what there is room for, and see to it that somebody looks at what waits for too long."""
-        self._refilling = False
         if self._stopped:
             return
         self._direct.refill()
         for which in self._schedule.due():
-            self._classes[which].wake()
+            self._classes[which].refill()
         self._look_after()
 
     def _look_after(self) -> None:
@@ -347,7 +353,8 @@ class NatsPuller(RequestPuller):
 
     @property
     def _ack_wait(self) -> float:
-        return min([feed.ack_wait for feed in self._feeds])
+        direct, high, normal, low = self._feeds
+        return min(direct.ack_wait, high.ack_wait, normal.ack_wait, low.ack_wait)
 
     async def _try_to(self, work: Awaitable[None]) -> None:
         try:

@@ -146,7 +146,7 @@ class Schedule(Generic[T]):
             item = self._direct.popleft()
         else:
             wanting = self._wanting()
-            which = self._turns.choose(wanting)
+            which = wanting[0] if len(wanting) == 1 else self._turns.choose(wanting)
             if which is None or not self._classes[which].queue:
                 return None  # it is the turn of another, which may be on its way
             item = self._classes[which].queue.popleft()
@@ -268,13 +268,13 @@ class Schedule(Generic[T]):
 
     def _look(self, now: float) -> None:
         """Note whether more is asked for, or here, than there are slots."""
-        high, normal, low = self._classes
         free = self._free
         if free <= 0:
+            high, normal, low = self._classes
             asked = high.ledger.outstanding or normal.ledger.outstanding or low.ledger.outstanding
             tight = bool(self._movable or asked)
         else:
-            tight = normal.ledger.outstanding > free
+            tight = self._classes[NORMAL].ledger.outstanding > free
         if not tight:
             self._tight_since = None
         elif self._tight_since is None:
