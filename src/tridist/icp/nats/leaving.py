@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -53,9 +54,9 @@ class Leaving:
         self._router = router
         self._recovery = recovery
         self._tasks = tasks
-        self._left: dict[OperatorSubjects, dict[str, int]] = {}
-        self._queued: list[tuple[str, int]] = []
+        self._left: dict[OperatorSubjects, dict[str, Receipt]] = {}
         self._waiting = 0
+        self._speaking = asyncio.Lock()
         self._reporting = False
         self._may_withdraw = True
         router.on_left = self._leave_stream
@@ -76,29 +77,28 @@ class Leaving:
         if self._waiting >= _MAX_WAITING:
             return
         self._waiting += 1
-        sequence = receipt.sequence or 0
-        # A stream in memory counts anew after its server's restart: then the number may be another request's by now.
-        known = sequence if receipt.connection == self._connection.reconnections else 0
-        self._left.setdefault(receipt.key.subjects, {})[request_id] = known
-        if known:
-            self._queued.append((receipt.key.subjects.stream, known))
-        elif sequence:
-            self._tasks.spawn(self._withdraw_carefully(receipt))
+        self._left.setdefault(receipt.key.subjects, {})[request_id] = receipt
         self._report_soon()
 
     async def report(self) -> None:
         """Report and withdraw what was left, as far as the connection allows."""
-        while self._waiting and self._connection.connected:
-            left, self._left = self._left, {}
-            queued, self._queued = self._queued, []
-            self._waiting = 0
-            try:
-                for operator, requests in left.items():
-                    await self._report(operator, list(requests.items()))
-                for stream, sequence in queued:
-                    await self._withdraw(stream, sequence)
-            except PlaneError as error:
-                _log.debug("what was left could not be reported: %s", error)
+        async with self._speaking:  # whoever closes waits for what is on its way
+            while self._waiting and self._connection.connected:
+                left, self._left = self._left, {}
+                self._waiting = 0
+                try:
+                    for operator, requests in left.items():
+                        await self._report(operator, requests)
+                    await self._withdraw([receipt for requests in left.values() for receipt in requests.values()])
+                except PlaneError as error:
+                    _log.debug("what was left could not be reported: %s", error)
+
+    def _known(self, receipt: Receipt) -> int:
+        """The request's number, 0 for none; asked for when it is sent, for the connection may have been lost since.
+
+        A stream in memory counts anew after its server's restart: then the number may be another request's by now.
+        """
+        return (receipt.sequence or 0) if receipt.connection == self._connection.reconnections else 0
 
     def _leave_stream(self, stream: ResponseStream) -> None:
         receipt = self._recovery.receipt(stream)
@@ -115,20 +115,33 @@ class Leaving:
         if not self._connection.gone:
             self._report_soon()
 
-    async def _report(self, operator: OperatorSubjects, requests: list[tuple[str, int]]) -> None:
-        for start in range(0, len(requests), MAX_REPORTED):
-            report = ClientReport(left=dict(requests[start : start + MAX_REPORTED]))
+    async def _report(self, operator: OperatorSubjects, requests: dict[str, Receipt]) -> None:
+        left = [(request_id, self._known(receipt)) for request_id, receipt in requests.items()]
+        for start in range(0, len(left), MAX_REPORTED):
+            report = ClientReport(left=dict(left[start : start + MAX_REPORTED]))
             await self._connection.publish(operator.reports(self._component_id), encode_report(report), patience=0)
 
-    async def _withdraw(self, stream: str, sequence: int) -> None:
-        """Take a request out of its queue. A worker that has it already hears of it by the report."""
-        if self._may_withdraw:
-            body = json.dumps({"seq": sequence, "no_erase": True}).encode()
-            await self._connection.publish(_WITHDRAWING + stream, body, patience=0)
+    async def _withdraw(self, receipts: list[Receipt]) -> None:
+        """Take requests out of their queues. A worker that has one already hears of it by the report."""
+        doubtful = []
+        for receipt in receipts:
+            if not self._may_withdraw:
+                return
+            if known := self._known(receipt):
+                await self._delete(receipt.key.subjects.stream, known)
+            elif receipt.sequence:
+                doubtful.append(receipt)
+        if doubtful:
+            self._tasks.spawn(self._withdraw_carefully(doubtful))
 
-    async def _withdraw_carefully(self, receipt: Receipt) -> None:
-        if receipt.sequence and await self._recovery.is_there(receipt):
-            await self._withdraw(receipt.key.subjects.stream, receipt.sequence)
+    async def _withdraw_carefully(self, receipts: list[Receipt]) -> None:
+        for receipt in receipts:  # one by one: they are not urgent
+            if receipt.sequence and await self._recovery.is_there(receipt):
+                await self._delete(receipt.key.subjects.stream, receipt.sequence)
+
+    async def _delete(self, stream: str, sequence: int) -> None:
+        body = json.dumps({"seq": sequence, "no_erase": True}).encode()
+        await self._connection.publish(_WITHDRAWING + stream, body, patience=0)
 
     def _denied(self, text: str) -> None:
         if _WITHDRAWING.lower() in text.lower():

@@ -11,6 +11,7 @@ So from time to time a client looks for the requests that no worker has asked it
 from __future__ import annotations
 
 import asyncio
+import heapq
 import itertools
 import logging
 import time
@@ -19,7 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from msgspec import Struct, field
 
 from tridist.errors import PlaneError, TridistError
-from tridist.icp.nats.jetstream import JetStream
+from tridist.icp.nats.jetstream import DeniedError, JetStream
 from tridist.icp.nats.stored import find_stored
 from tridist.icp.nats.streams import ConsumerKey
 from tridist.icp.nats.tasks import OwnedTasks
@@ -70,6 +71,7 @@ class Recovery:
         self._tasks = tasks
         self._post_again = post_again
         self._receipts: dict[str, Receipt] = {}
+        self._may_ask = True
 
     def watch(self, receipt: Receipt, request_id: str, open_requests: int) -> None:
         """Remember a request until it ends; ``open_requests`` is how many are open, this one included."""
@@ -93,10 +95,8 @@ class Recovery:
         """Look for lost requests now and then, until cancelled."""
         while True:
             await asyncio.sleep(PATROL_SECONDS)
-            if self._jetstream.connection.connected:
-                unheard = time.monotonic() - PATROL_SECONDS
-                silent = [receipt for receipt in self._receipts.values() if receipt.heard_at <= unheard]
-                await self._visit(_still(silent)[:_AT_ONCE])
+            if self._jetstream.connection.connected and self._may_ask:
+                await self._visit(self._silent())
 
     async def run(self) -> None:
         """Look for lost requests until it is known where each is; called after a reconnection.
@@ -105,16 +105,25 @@ class Recovery:
         store), and refuse what is posted again.
         """
         connection = self._jetstream.connection.reconnections
+        self._may_ask = True  # the server may have changed its mind
         for number, pause in enumerate(itertools.chain(_ROUNDS, itertools.repeat(_ROUNDS[-1])), 1):
             await asyncio.sleep(pause)
             if self._jetstream.connection.reconnections != connection:
                 return  # another loss: another run has begun
+            if not self._may_ask:
+                return
             receipts = list(self._receipts.values())
             if number > len(_ROUNDS):
                 receipts = [receipt for receipt in receipts if _unknown(receipt, connection)]
                 if not receipts:
                     return
             await self._look(receipts)
+
+    def _silent(self) -> list[Receipt]:
+        """Those that were not heard of for longest: in a long queue each one's turn comes."""
+        unheard = time.monotonic() - PATROL_SECONDS
+        silent = [receipt for receipt in self._receipts.values() if receipt.heard_at <= unheard]
+        return heapq.nsmallest(_AT_ONCE, _still(silent), key=lambda receipt: receipt.heard_at)
 
     async def _visit(self, receipts: list[Receipt]) -> None:
         for receipt in receipts:
@@ -123,6 +132,7 @@ class Recovery:
                 if not await self.is_there(receipt):
                     await self._recover(receipt)
             except PlaneError as error:
+                self._note_denial(error)
                 _log.debug("a request could not be looked for: %s", error)
                 return  # a server that does not answer, or we may not ask: neither is better for the next one
 
@@ -132,21 +142,29 @@ class Recovery:
             await asyncio.gather(*map(self._recover, _still(waiting[start : start + _AT_ONCE])))
 
     async def _recover(self, receipt: Receipt) -> None:
+        lost = receipt.sequence
         try:
             # Asked twice, because the answer may be right behind the server's word that the request is settled.
             if await self.is_there(receipt):
                 receipt.connection = self._jetstream.connection.reconnections
                 return
             await asyncio.sleep(_ROUNDS[0])
-            if _waits(receipt) and receipt.stream is not None:
+            # The patrol and a look after a reconnection may find the same request: whoever comes second sees that it
+            # has another number by now, or none as long as it is on its way.
+            if _waits(receipt) and receipt.sequence == lost and receipt.stream is not None:
                 _log.info("%s: posting a request again whose answer was lost", receipt.key.subjects.stream)
                 receipt.stream.restart()
-                self._tasks.spawn(self._repost(receipt))  # apart: it may have to wait for room in its queue
+                receipt.sequence = None
+                self._tasks.spawn(self._repost(receipt, lost))  # apart: it may have to wait for room in its queue
         except PlaneError as error:
+            self._note_denial(error)
             _log.warning("a request could not be recovered: %s", error)
 
-    async def _repost(self, receipt: Receipt) -> None:
-        before, receipt.sequence = receipt.sequence, None  # a later look, or one after another loss, passes it by
+    def _note_denial(self, error: PlaneError) -> None:
+        if isinstance(error, DeniedError):
+            self._may_ask = False  # no need to be told again and again
+
+    async def _repost(self, receipt: Receipt, before: int | None) -> None:
         try:
             receipt.sequence = await self._post_again(receipt)
             receipt.connection = self._jetstream.connection.reconnections
