@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from contract.planes import REQUEST_PLANES
+from support.waiting import until
 from tridist import errors
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
@@ -300,6 +301,28 @@ async def test_attempts_are_bounded_and_the_client_hears_of_it(client, worker):
     assert isinstance(response.error.to_exception(), errors.AttemptsExhaustedError)
     assert not waiting.done()
     waiting.cancel()
+
+
+async def test_what_no_operator_got_to_see_was_no_attempt(client, worker, open_plane):
+    """Workers that are stopped one after the other, each with the request in its hands: nothing went wrong with it."""
+    survivor = await worker.pull_requests("echo")
+    await client.post_request(a_request())
+    held = await next_of(survivor)
+    stream = await client.post_request(a_request())
+
+    async def taken():
+        return [queue.running for queue in await client.queues()] == [2]
+
+    for _ in range(5):
+        plane = await open_plane()
+        puller = await plane.pull_requests("echo")
+        await until(taken)
+        await puller.close()
+    await worker.post_response(answer_to(held), held.request)
+    await held.ack()
+    await echo_one(worker, survivor)
+    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    assert response.error is None
 
 
 async def test_a_stopped_puller_ends_its_iteration_and_leaves_the_queue_alone(client, open_plane):

@@ -7,6 +7,7 @@
     tridist.<namespace>.response.<component>                             a client's inbox
     tridist.<namespace>.report.operator.<operator>.<version>.<client>    a client to all workers of an operator
     tridist.<namespace>.report.worker.<worker>.<client>                  a client to one worker
+    tridist.<namespace>.report.moved.<operator>.<version>                a worker to the others of its operator
     tridist.<namespace>.enquiry.<client>                                 a worker to a client
     tridist.<namespace>.status                                           every worker answers
     tridist.<namespace>.dead.<operator>.<version>                        requests that were given up
@@ -104,6 +105,11 @@ class OperatorSubjects:
     def reports(self, component_id: str) -> str:
         """Where a client tells the operator's workers what it has left; ``*`` is any client."""
         return f"tridist.{self.namespace}.report.operator.{self.operator}.{self.version}.{component_id}"
+
+    @property
+    def moves(self) -> str:
+        """Where the operator's workers tell each other which requests they gave back without having run them."""
+        return f"tridist.{self.namespace}.report.moved.{self.operator}.{self.version}"
 
     @staticmethod
     def direct_consumer(component_id: str) -> str:

@@ -311,6 +311,7 @@ async def test_clients_answer_nobody_and_speak_for_themselves_only(bare_as, user
         f"tridist.demo.enquiry.{other}",
         f"tridist.demo.report.operator.echo.1.{other}",
         f"tridist.demo.report.worker.worker.{other}",
+        "tridist.demo.report.moved.echo.1",
         "tridist.demo.dead.echo.1",
         f"_INBOX_{other}.x",
     ):
@@ -322,6 +323,13 @@ async def test_dead_letters_are_none_of_a_clients_business(bare_as, user):
     client, stream = await bare_as(user), dead_letter_stream("demo")
     for endpoint in ("MSG.GET", "MSG.DELETE", "PURGE"):
         assert not await client.may_publish(f"$JS.API.STREAM.{endpoint}.{stream}"), endpoint
+
+
+@pytest.mark.parametrize("user", ["worker", "aggregator"])
+async def test_workers_tell_each_other_what_they_gave_back(bare_as, user):
+    worker = await bare_as(user)
+    assert await worker.may_publish("tridist.demo.report.moved.echo.1")
+    assert await worker.may_subscribe("tridist.demo.report.moved.echo.1")
 
 
 @pytest.mark.parametrize("user", ["worker", "aggregator"])

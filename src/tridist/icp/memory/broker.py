@@ -29,6 +29,7 @@ class QueuedRequest:
         deadline: Unix time in seconds after which nobody may have it; None for never.
         priority: its class.
         attempt: deliveries so far.
+        moved: those of them that no operator got to see: they are no attempts.
         failure: why it was given back last, where its worker said it.
         sequence: its number in its queue, from 1.
         withdrawn: whether its client has left it.
@@ -39,6 +40,7 @@ class QueuedRequest:
     deadline: float | None = None
     priority: PriorityClass = NORMAL
     attempt: int = 0
+    moved: int = 0
     failure: ErrorInfo | None = None
     sequence: int = 0
     withdrawn: bool = False

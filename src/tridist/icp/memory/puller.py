@@ -136,6 +136,7 @@ class MemoryPuller(RequestPuller):
         self._stopped = True
         self._broker.detach(self._subjects, self)
         for queued in reversed([*self._direct, *self._shared]):  # the first goes back last, to the very front
+            queued.moved += 1
             self._broker.requeue(self._subjects, queued)
         self._direct.clear()
         self._shared.clear()
@@ -182,7 +183,7 @@ class MemoryPuller(RequestPuller):
         if has_expired(request):
             self.counters.expired += 1
             return None
-        if queued.attempt > MAX_ATTEMPTS:
+        if queued.attempt - queued.moved > MAX_ATTEMPTS:
             self._refuse(queued, request.id, request.reply_to, AttemptsExhaustedError(request.id, MAX_ATTEMPTS))
             return None
         return request
@@ -202,7 +203,7 @@ class MemoryPuller(RequestPuller):
             version=self._subjects.version,
             request_id=request_id,
             error=cause,
-            attempts=min(queued.attempt - 1, MAX_ATTEMPTS),
+            attempts=min(queued.attempt - queued.moved - 1, MAX_ATTEMPTS),
             last_error=queued.failure,
             component_id=self.component_id,
             died_at=time.time(),

@@ -188,7 +188,8 @@ class DeliveryConfig:
         ack_wait: seconds without a sign of life after which a delivery goes to another worker. A worker gives one
             every third of it; a shorter time finds dead workers sooner and takes busy event loops for dead ones.
         max_attempts: deliveries of one request, after which its client gets `AttemptsExhaustedError`. A request that
-            kills workers ends there; two of them may die for other reasons. What is given back counts too.
+            kills workers ends there; two of them may die for other reasons. What is given back counts, unless
+            it was not begun.
         pull_expiry: seconds that a pull request stays open at the server; it bounds what a lost one can hold up.
         heartbeat: seconds between the server's signs of life on an idle pull request; two missed ones renew it (they
             do go silent after restarts, nats.py #504).

@@ -58,6 +58,11 @@ class AckSubject(NamedTuple):
     stored_at: str = ""
     pending: int = 0
 
+    @property
+    def identity(self) -> str:
+        """Names the message for as long as its stream lives, and no message of another stream of that name."""
+        return f"{self.stream}/{self.sequence}/{self.stored_at}"
+
 
 def parse_status(header: bytes) -> Status | None:
     """The status in a message's header block, or None: the message is an ordinary one, or its header is broken."""

@@ -10,15 +10,18 @@ from functools import partial
 
 from typing_extensions import override
 
-from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
+from tridist.errors import AttemptsExhaustedError, ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
 from tridist.icp.client_watch import ClientWatch
+from tridist.icp.codec import decode_request
+from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats.connection import Message
 from tridist.icp.nats.credits import Ask, CreditLedger
 from tridist.icp.nats.dead_letters import NatsDeadLetters
-from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery
+from tridist.icp.nats.delivery import IN_PROGRESS, TERM, NatsDelivery, nak
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.intake import Refusal, judge
+from tridist.icp.nats.moves import Moves
 from tridist.icp.nats.pulse import Pulse
 from tridist.icp.nats.schedule import FULL_SECONDS, Schedule
 from tridist.icp.nats.streams import ConsumerKey, Streams
@@ -69,6 +72,7 @@ class NatsPuller(RequestPuller):
         )
         self._closed = closed
         self._watch = watch
+        self._moves = Moves(self._connection, subjects.moves)
         self._loop = asyncio.get_running_loop()
         self._pulse = Pulse(self._loop.time)
         self._held: set[NatsDelivery] = set()
@@ -101,6 +105,7 @@ class NatsPuller(RequestPuller):
             ConnectionFailedError: the server refused or did not answer.
         """
         try:
+            await self._moves.open()
             await self._direct.open()  # alone, for it makes the stream
             await asyncio.gather(*(feed.open() for feed in self._classes.values()))
         except BaseException:
@@ -159,8 +164,8 @@ class NatsPuller(RequestPuller):
             if self._withdrawn:
                 return
             await self._pulling.end()
-            await asyncio.gather(*(feed.close() for feed in self._feeds))
-            await self._give_back(self._schedule.drain())
+            await asyncio.gather(*(feed.close() for feed in self._feeds), self._moves.close())
+            await self._move(self._schedule.drain())
             self._withdrawn = True
 
     async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
@@ -170,6 +175,12 @@ class NatsPuller(RequestPuller):
         except Exception as error:  # noqa: BLE001 (whatever it is)
             _log.exception("pulling from %s failed", self._subjects.stream)
             self.fail(PlaneError(f"pulling from {self._subjects.stream} failed: {type(error).__name__}: {error}"))
+
+    async def _move(self, deliveries: list[NatsDelivery]) -> None:
+        """Give back what was not handed out: it was delivered, but is no attempt."""
+        if deliveries and self._connection.connected:
+            await self._moves.tell([delivery.ack_subject for delivery in deliveries])
+        await self._give_back(deliveries)
 
     async def _give_back(self, deliveries: list[NatsDelivery]) -> None:
         for delivery in deliveries:
@@ -199,12 +210,17 @@ class NatsPuller(RequestPuller):
     def _take(self, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
         if which is not None:
             self._schedule.heard(which, ack.pending)
-        verdict = judge(message.data, ack.deliveries, self._subjects, self._config.max_attempts)
+        verdict = judge(message.data, self._moves.attempts(ack), self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
             self._schedule.blocked += 1
-            self._tasks.spawn(self._refuse(verdict, message, ack))
+            self._tasks.spawn(self._refuse(verdict, which, message, ack))
             return
-        held = self._watch.hold(verdict, ack.sequence, ack.deliveries)
+        self._accept(which, verdict, message, ack)
+
+    def _accept(
+        self, which: PriorityClass | None, request: InferenceRequest, message: Message, ack: AckSubject
+    ) -> None:
+        held = self._watch.hold(request, ack.sequence, ack.deliveries)
         if held is None:  # its client has left already
             self._tasks.spawn(self._connection.publish(message.reply, TERM))
             self._refill()
@@ -214,7 +230,7 @@ class NatsPuller(RequestPuller):
         held.stale = partial(self._overdue, delivery)
         self._held.add(delivery)
         self._held_direct += direct
-        # Once, for it costs an attempt; and a request that may not be delivered again has to be answered here.
+        # Once, or it might go round and round; and where one delivery is all, the others may not hear of the move.
         movable = ack.deliveries == 1 < self._config.max_attempts
         self._schedule.arrived(delivery, which, self._loop.time(), movable=movable)
         self._refill()  # it may have been on its way while we took back what had asked for it
@@ -313,18 +329,34 @@ class NatsPuller(RequestPuller):
         for which in review.withdrawn:
             self._classes[which].withdraw()
         if review.returned:  # by a task of its own: behind what takes back the pull requests
-            self._tasks.spawn(self._give_back(review.returned))
+            self._tasks.spawn(self._move(review.returned))
         self._refill()
         self._changed.set()
 
-    async def _refuse(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
-        if any(same_message(delivery.ack_subject, ack) for delivery in self._held):
-            self._undertaker.note(message.reply, StalledError(self._ack_wait))
+    async def _refuse(self, refusal: Refusal, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
         try:
-            await self._undertaker.bury(refusal, message, ack)
+            spared = await self._is_spared(refusal, ack)
+            if not spared:
+                await self._bury(refusal, message, ack)
         finally:
             self._schedule.blocked -= 1
             self._refill()
+        if spared and not self._stopped:
+            self._accept(which, decode_request(message.data), message, ack)
+        elif spared:
+            await self._moves.tell([message.reply])
+            await self._connection.publish(message.reply, nak(0))
+
+    async def _is_spared(self, refusal: Refusal, ack: AckSubject) -> bool:
+        """Whether a request that seems to have used up its attempts has not: it was moved before we were here."""
+        if not isinstance(refusal.error, AttemptsExhaustedError):
+            return False
+        return await self._moves.is_within(ack, self._config.max_attempts)
+
+    async def _bury(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
+        if any(same_message(delivery.ack_subject, ack) for delivery in self._held):
+            self._undertaker.note(message.reply, StalledError(self._ack_wait))
+        await self._undertaker.bury(refusal, message, ack)
 
     async def _stay_alive(self) -> None:
         """Tell the server every third of the ack wait that we still work on what we hold; watch the feeds."""

@@ -74,7 +74,7 @@ class Undertaker:
         """Remember why an attempt of ours failed, in case the request dies of it here."""
         ack = parse_ack_subject(ack_subject)
         if ack is not None:
-            self._notes[_identity(ack)] = ErrorInfo.of(error)
+            self._notes[ack.identity] = ErrorInfo.of(error)
             while len(self._notes) > _NOTES:
                 self._notes.popitem(last=False)
 
@@ -101,7 +101,7 @@ class Undertaker:
         """Keep the letter; False when it should be tried again later."""
         letter = self._letter(refusal, error, message, ack)
         try:
-            await self._dead_letters.keep(letter, _identity(ack))
+            await self._dead_letters.keep(letter, ack.identity)
         except ConnectionFailedError as reason:
             if _may_pass(reason) and ack.deliveries <= self._config.max_attempts + _RETRIES:
                 _log.warning("a dead letter of %s is kept later: %s", self._subjects.stream, reason)
@@ -119,7 +119,7 @@ class Undertaker:
             error=ErrorInfo.of(error),
             # The delivery that brought it here was none: no operator saw it.
             attempts=error.attempts if isinstance(error, AttemptsExhaustedError) else 0,
-            last_error=self._notes.pop(_identity(ack), None),
+            last_error=self._notes.pop(ack.identity, None),
             component_id=self._component_id,
             died_at=time.time(),
             size=len(message.data),
@@ -147,9 +147,4 @@ def _may_pass(error: ConnectionFailedError) -> bool:
 def same_message(ack_subject: str, ack: AckSubject) -> bool:
     """Whether two deliveries are of one message."""
     other = parse_ack_subject(ack_subject)
-    return other is not None and _identity(other) == _identity(ack)
-
-
-def _identity(ack: AckSubject) -> str:
-    """Names a message for as long as its stream lives, and no message of another stream of that name."""
-    return f"{ack.stream}/{ack.sequence}/{ack.stored_at}"
+    return other is not None and other.identity == ack.identity
