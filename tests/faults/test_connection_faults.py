@@ -101,10 +101,6 @@ class TestOfTheClient:
             assert numbers == [*range(20)]
             await world.until_settled()
 
-    @pytest.mark.xfail(
-        strict=True,
-        reason="the worker waits for room until the client reads what was lost, and the client waits for that",
-    )
     async def test_in_the_middle_of_a_stream_whose_window_is_full(self, tmp_path):
         async with scene(tmp_path) as world:
             options = {"parameters": {"tag": "s", "count": 20, "hold": 5}, "window": 2, "timeout": 15}

@@ -8,6 +8,7 @@ The rules:
 - only the client that posted a request can leave it or report on it;
 - a client that is silent is waited for; one that is known to be absent (nobody listens at its address) for longer than
   the grace has left all of its requests. It may be back later and post them again;
+- responses are kept until they were read, and sent again when they have not come: a connection took them with it;
 - what was left before it arrived is remembered for a minute;
 - once the final response is on its way nothing is stopped any more.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -61,8 +62,8 @@ class HeldRequest:
         stale: tells whether the request may be another worker's by now, because the server has not heard of this one.
     """
 
-    __slots__ = ("_failure", "_released", "_waiters", "answered", "attempt", "left", "on_left", "read", "request",
-                 "sequence", "since", "stale")  # fmt: skip
+    __slots__ = ("_asked", "_failure", "_kept", "_released", "_waiters", "answered", "attempt", "left", "on_left",
+                 "read", "request", "sequence", "since", "stale")  # fmt: skip
 
     def __init__(self, request: InferenceRequest, sequence: int, attempt: int, since: float) -> None:
         self.request = request
@@ -76,6 +77,8 @@ class HeldRequest:
         self.stale: Callable[[], bool] = _never
         self._released = False
         self._failure: TridistError | None = None
+        self._kept: deque[tuple[int, bytes]] | None = None
+        self._asked = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
     async def room(self, sequence: int) -> None:
@@ -102,11 +105,27 @@ class HeldRequest:
             raise RequestCancelledError(self.request.id)
         self.answered = True
 
+    def keep(self, sequence: int, data: bytes) -> None:
+        """Response number ``sequence``, which is not the final one, is sent now. At most a window of them is unread."""
+        if self._kept is None:
+            self._kept = deque()
+        self._kept.append((sequence, data))
+
     def advance(self, read: int) -> None:
         """The client has read so many responses."""
         if read > self.read:
             self.read = read
+            while self._kept and self._kept[0][0] < read:
+                self._kept.popleft()
             self._wake()
+
+    def ask(self) -> None:
+        """The client is asked now: what was sent until here has come before it hears the question, or is lost."""
+        self._asked = self._kept[-1][0] + 1 if self._kept else 0
+
+    def lost(self, received: int) -> list[bytes]:
+        """What was sent before the client was asked and has not come, where response ``received`` is the first such."""
+        return [data for sequence, data in self._kept or () if received <= sequence < self._asked]
 
     def leave(self) -> None:
         """The client has left."""
@@ -123,6 +142,7 @@ class HeldRequest:
     def release(self) -> None:
         """The delivery was settled."""
         self._released = True
+        self._kept = None
         self._wake()
 
     def fail(self, error: TridistError) -> None:
@@ -166,6 +186,9 @@ class ClientWatch:
     Args:
         grace: seconds that a client may be absent before its requests count as left.
         clock: seconds, never going back.
+
+    Attributes:
+        resend: called with a request and the responses to it that were lost on their way.
     """
 
     def __init__(self, *, grace: float = DEFAULT_GRACE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -174,6 +197,7 @@ class ClientWatch:
         self._held: dict[str, list[HeldRequest]] = {}
         self._departed: OrderedDict[_Key, _Departure] = OrderedDict()
         self._absent: dict[str, float] = {}
+        self.resend: Callable[[HeldRequest, list[bytes]], None] = lambda _held, _lost: None
 
     def hold(self, request: InferenceRequest, sequence: int, attempt: int) -> HeldRequest | None:
         """A request has come. None when its client has left it already: drop it."""
@@ -210,6 +234,10 @@ class ClientWatch:
         for request_id, read in report.read.items():
             for held in self._of(client, request_id, operator):
                 held.advance(read)
+        for request_id, received in report.received.items():
+            for held in self._of(client, request_id, operator):
+                if lost := held.lost(received):
+                    self.resend(held, lost)
         for request_id, sequence in report.left.items():
             meant = [
                 held for held in self._of(client, request_id, operator) if sequence == 0 or held.sequence <= sequence
@@ -236,6 +264,7 @@ class ClientWatch:
         for held in self._all():
             if held.since <= young and not (held.left or held.answered):
                 asked.setdefault(held.request.reply_to, []).append(held.request.id)
+                held.ask()
         self._absent = {client: since for client, since in self._absent.items() if client in asked}
         return asked
 

@@ -25,10 +25,13 @@ class ClientReport:
         left: requests whose answers it does not want (any more), by id, each with its number in its queue: only
             deliveries up to that number are meant, for an id may be used again. 0 means that the client does not know
             the number: whatever is held of it now is meant.
+        received: the first response that has not come, by id; said in answer to an enquiry, before which all had been
+            sent: what is missing was lost with a connection.
     """
 
     read: Mapping[str, int] = field(default_factory=dict)
     left: Mapping[str, int] = field(default_factory=dict)
+    received: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,8 @@ class Enquiry:
 
 def encode_report(report: ClientReport) -> bytes:
     """The bytes of a report."""
-    return encode_map(_REPORT, {"read": dict(report.read), "left": dict(report.left)})
+    fields = {"read": dict(report.read), "left": dict(report.left), "received": dict(report.received)}
+    return encode_map(_REPORT, {name: entries for name, entries in fields.items() if entries})
 
 
 def decode_report(data: bytes) -> ClientReport:
@@ -55,7 +59,7 @@ def decode_report(data: bytes) -> ClientReport:
         UnsupportedProtocolError: it is of another protocol version.
     """
     reader = decode_map(data, _REPORT)
-    return ClientReport(_numbers(reader, "read"), _numbers(reader, "left"))
+    return ClientReport(*(_numbers(reader, name) for name in ("read", "left", "received")))
 
 
 def encode_enquiry(enquiry: Enquiry) -> bytes:

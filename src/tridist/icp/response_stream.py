@@ -119,15 +119,21 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         """Whether a response has arrived: the request was taken."""
         return self._attempt > 0
 
-    def push(self, response: InferenceResponse, receipt_to: str = "") -> None:
+    @property
+    def received(self) -> int:
+        """The number of the first response that has not come."""
+        return self._next
+
+    def push(self, response: InferenceResponse, receipt_to: str = "", *, again: bool = False) -> None:
         """Take a response off the wire (called by the plane, on the event loop).
 
         Args:
             response: the response.
             receipt_to: where its worker wants to be told when it was read; ``""`` for nowhere.
+            again: its worker sends it a second time. Should the first have come, then that one owns the references.
         """
         if self._ended or response.attempt < self._attempt:
-            self._on_dropped(response)
+            self._drop(response, again=again)
             return
         if response.attempt > self._attempt:
             self._attempt = response.attempt
@@ -137,6 +143,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         if response.error is not None:
             self._hand_out(replace(response, final=True))
         elif response.sequence < self._next or response.sequence in self._early:
+            self._drop(response, again=again)
             self._take_again(response)
         elif len(self._ready) + len(self._early) >= 2 * self.request.response_window + _SLACK:
             self._on_dropped(response)
@@ -215,9 +222,12 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             _log.exception("the response handler of request %s raised", self.request.id)
             await self.aclose()
 
+    def _drop(self, response: InferenceResponse, *, again: bool) -> None:
+        if not again:
+            self._on_dropped(response)
+
     def _take_again(self, response: InferenceResponse) -> None:
         """A response that was handed out already, of a new attempt above all."""
-        self._on_dropped(response)
         if response.sequence >= self._next:
             return
         if response.final:
@@ -301,21 +311,24 @@ class ResponseRouter:
             self._deadlines.add(stream, max(remaining, 0))
         return stream
 
-    def route(self, response: InferenceResponse, receipt_to: str = "") -> bool:
+    def route(self, response: InferenceResponse, receipt_to: str = "", *, again: bool = False) -> bool:
         """Hand a response to its stream, see `ResponseStream.push`; False when nobody waits for it (any more)."""
         stream = self._streams.get(response.request_id)
         if stream is None:
-            self._on_dropped(response)
+            if not again:
+                self._on_dropped(response)
             return False
-        stream.push(response, receipt_to)
+        stream.push(response, receipt_to, again=again)
         return True
 
     def answer(self, enquiry: Enquiry) -> ClientReport:
-        """What a worker wants to know: how much was read of the requests that are open here. The others were left."""
-        streams = {request_id: self._streams.get(request_id) for request_id in enquiry.request_ids}
+        """What a worker wants to know: how much came and was read of what is open here. The others were left."""
+        found = {request_id: self._streams.get(request_id) for request_id in enquiry.request_ids}
+        open_ = {request_id: stream for request_id, stream in found.items() if stream is not None}
         return ClientReport(
-            read={request_id: stream.read for request_id, stream in streams.items() if stream is not None},
-            left={request_id: 0 for request_id, stream in streams.items() if stream is None},
+            read={request_id: stream.read for request_id, stream in open_.items()},
+            left=dict.fromkeys(found.keys() - open_.keys(), 0),
+            received={request_id: stream.received for request_id, stream in open_.items()},
         )
 
     def fail_all(self, error: TridistError) -> None:

@@ -261,3 +261,55 @@ async def test_a_cancelled_wait_leaves_nothing_behind(watch):
 @pytest.mark.parametrize(("window", "expected"), [(1, [0, 1, 2, 3]), (2, [0, 1, 2, 3]), (4, [1, 3]), (5, [1, 3])])
 def test_receipts_come_twice_in_a_window(window, expected):
     assert [sequence for sequence in range(4) if completes_receipt(sequence, window)] == expected
+
+
+# -- what was lost on its way ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def resent(watch):
+    found = []
+    watch.resend = lambda held, lost: found.append((held.request.id, lost))
+    return found
+
+
+def asked_about(watch, clock, *sent, **fields):
+    """A request with these responses sent, about which its client was asked."""
+    held = watch.hold(a_request(**fields), 1, 1)
+    for sequence, data in enumerate(sent):
+        held.keep(sequence, data)
+    clock.now += 2.0
+    assert watch.enquiries() == {ME: ["r"]}
+    return held
+
+
+def test_what_has_not_come_is_sent_again(watch, clock, resent):
+    asked_about(watch, clock, b"0", b"1", b"2")
+    watch.report(ME, ClientReport(read={"r": 1}, received={"r": 1}))
+    assert resent == [("r", [b"1", b"2"])]
+
+
+def test_what_was_sent_after_the_question_may_be_on_its_way(watch, clock, resent):
+    held = asked_about(watch, clock, b"0")
+    held.keep(1, b"1")
+    watch.report(ME, ClientReport(received={"r": 1}))
+    assert resent == []
+    clock.now += 2.0
+    watch.enquiries()
+    watch.report(ME, ClientReport(received={"r": 1}))
+    assert resent == [("r", [b"1"])]
+
+
+def test_nothing_is_sent_again_to_another_or_of_what_was_settled(watch, clock, resent):
+    held = asked_about(watch, clock, b"0")
+    watch.report(OTHER, ClientReport(received={"r": 0}))
+    watch.release(held)
+    watch.report(ME, ClientReport(received={"r": 0}))
+    assert resent == []
+
+
+def test_what_was_read_is_not_kept(watch, clock, resent):
+    held = asked_about(watch, clock, b"0", b"1", b"2")
+    held.advance(2)
+    watch.report(ME, ClientReport(received={"r": 0}))  # it contradicts itself: it gets what there is
+    assert resent == [("r", [b"2"])]

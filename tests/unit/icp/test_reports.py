@@ -23,7 +23,7 @@ IDS = strategies.texts(128)
 NUMBERS = st.dictionaries(IDS, strategies.COUNTERS, max_size=5)
 
 
-@given(st.builds(ClientReport, NUMBERS, NUMBERS))
+@given(st.builds(ClientReport, NUMBERS, NUMBERS, NUMBERS))
 def test_a_report_comes_back_as_it_was(report):
     assert decode_report(encode_report(report)) == report
 
@@ -40,7 +40,7 @@ def test_anything_else_is_refused(data):
             decode(data)
 
 
-@given(strategies.mutated(st.builds(ClientReport, NUMBERS, NUMBERS).map(encode_report)))
+@given(strategies.mutated(st.builds(ClientReport, NUMBERS, NUMBERS, NUMBERS).map(encode_report)))
 def test_a_damaged_report_is_refused_or_still_one(data):
     try:
         report = decode_report(data)
@@ -56,7 +56,7 @@ def packed(kind, **fields):
 TOO_MANY = {f"r{number}": 1 for number in range(MAX_REPORTED + 1)}
 
 
-@pytest.mark.parametrize("field", ["read", "left"])
+@pytest.mark.parametrize("field", ["read", "left", "received"])
 @pytest.mark.parametrize(
     "value", [{"r": -1}, {"r": True}, {"r": 1.0}, {"r": 2**63}, {"r": None}, {1: 1}, {"x" * 129: 1}, [], TOO_MANY]
 )
@@ -82,4 +82,4 @@ def test_the_largest_messages_are_small():
     ids = [f"{number:0128d}" for number in range(MAX_REPORTED)]
     assert len(encode_enquiry(Enquiry(tuple(ids)))) < 70_000
     numbers = dict.fromkeys(ids, 2**63 - 1)
-    assert len(encode_report(ClientReport(numbers, numbers))) < 150_000
+    assert len(encode_report(ClientReport(numbers, numbers, numbers))) < 250_000

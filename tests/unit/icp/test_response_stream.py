@@ -498,3 +498,15 @@ async def test_a_late_outcome_of_an_older_attempt_leaves_nothing():
     plane.stream.push(answer(attempt=2))
     plane.stream.push(answer(1, final=True), "w")
     assert (plane.left, plane.closed) == ([], [])
+
+
+async def test_what_comes_again_fills_gaps_and_takes_nothing_from_what_has_come():
+    plane = Plane(8)
+    for sequence in (0, 3):
+        plane.stream.push(answer(sequence), "w")
+    for sequence in range(4):
+        plane.stream.push(answer(sequence), "w", again=True)
+    assert await take(plane.stream, 4) == [0, 1, 2, 3]
+    assert plane.dropped == []  # the references of the second 0 and 3 are those of the first
+    plane.stream.push(answer(1), "w")
+    assert len(plane.dropped) == 1  # another attempt's, for all that can be seen

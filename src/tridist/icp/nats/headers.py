@@ -15,6 +15,9 @@ _MAX_DIGITS = 20
 _ACK_TOKENS = 9
 _ACK_TOKENS_WITH_DOMAIN = 11
 
+SENT_AGAIN = b"NATS/1.0\r\nTridist-Again: 1\r\n\r\n"
+"""The header block of a response that its client may have already."""
+
 HEARTBEAT = 100
 BAD_REQUEST = 400
 NO_MESSAGES = 404

@@ -28,6 +28,7 @@ from tridist.icp.nats import inspection
 from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig
 from tridist.icp.nats.connection import Message, NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
+from tridist.icp.nats.headers import SENT_AGAIN
 from tridist.icp.nats.intake import is_inbox
 from tridist.icp.nats.jetstream import JetStream
 from tridist.icp.nats.leaving import Leaving
@@ -217,6 +218,7 @@ class NatsRequestPlane(RequestPlane):
                 receipt_to = self._watching.receipt_address(request.reply_to)
         elif held is not None:
             await held.room(response.sequence)
+            held.keep(response.sequence, data)
             if completes_receipt(response.sequence, request.response_window):
                 receipt_to = self._watching.receipt_address(request.reply_to)
         if not self._connection.send(request.reply_to, data, reply=receipt_to):
@@ -273,7 +275,8 @@ class NatsRequestPlane(RequestPlane):
 
     def _receive(self, message: Message) -> None:
         try:
-            self._router.route(decode_response(message.data), self._receipt_address(message.reply))
+            receipt_to, again = self._receipt_address(message.reply), message.header == SENT_AGAIN
+            self._router.route(decode_response(message.data), receipt_to, again=again)
         except (InvalidMessageError, UnsupportedProtocolError) as error:
             _log.warning("dropped a response that does not decode: %s", error)
 

@@ -7,10 +7,10 @@ import logging
 
 from tridist.errors import PlaneError, TridistError
 from tridist.icp import subjects
-from tridist.icp.client_watch import ClientWatch
+from tridist.icp.client_watch import ClientWatch, HeldRequest
 from tridist.icp.limits import MAX_REPORTED
 from tridist.icp.nats.connection import Message, NatsConnection
-from tridist.icp.nats.headers import NO_RESPONDERS, parse_status
+from tridist.icp.nats.headers import NO_RESPONDERS, SENT_AGAIN, parse_status
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.reports import Enquiry, decode_report, encode_enquiry
 from tridist.icp.subjects import OperatorSubjects, response_inbox
@@ -33,6 +33,7 @@ class Watching:
 
     def __init__(self, connection: NatsConnection, namespace: str, component_id: str, grace: float) -> None:
         self.watch = ClientWatch(grace=grace)
+        self.watch.resend = self._send_again
         self._connection = connection
         self._namespace = namespace
         self._component_id = component_id
@@ -83,6 +84,13 @@ class Watching:
 
     def _client(self, message: Message) -> str:
         return response_inbox(self._namespace, _component(message.subject))
+
+    def _send_again(self, held: HeldRequest, lost: list[bytes]) -> None:
+        _log.info("request %s: sending %d responses again that were lost", held.request.id, len(lost))
+        reply_to = held.request.reply_to
+        for data in lost:
+            # What cannot be sent now is found missing again.
+            self._connection.send(reply_to, data, reply=self.receipt_address(reply_to), headers=SENT_AGAIN)
 
     async def _ask(self) -> None:
         while True:
