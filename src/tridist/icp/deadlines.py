@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -36,11 +37,10 @@ class Deadlines(Generic[_Item]):
 
     def add(self, item: _Item, seconds: float) -> None:
         """Tell when ``seconds`` have passed, unless `discard` comes first."""
-        loop = asyncio.get_running_loop()
-        at = loop.time() + seconds
-        self._due[item] = at
+        now = time.monotonic()
+        at = self._due[item] = now + seconds
         if at < self._next:
-            self._wake(loop, at)
+            self._wake(at, now)
 
     def discard(self, item: _Item) -> None:
         """Forget an item."""
@@ -51,10 +51,10 @@ class Deadlines(Generic[_Item]):
         if not self._due:
             self._stop()
 
-    def _wake(self, loop: asyncio.AbstractEventLoop, at: float) -> None:
+    def _wake(self, at: float, now: float) -> None:
         self._stop()
         self._next = at
-        self._timer = loop.call_at(at, self._look)
+        self._timer = asyncio.get_running_loop().call_later(at - now, self._look)
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -62,13 +62,12 @@ class Deadlines(Generic[_Item]):
         self._timer, self._next = None, math.inf
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = time.monotonic()
         self._stop()
         passed = sorted((at, n, item) for n, (item, at) in enumerate(self._due.items()) if at <= now + _EARLY)
         if self._due:
             # Before anybody is told: should one raise, the others are told at the next look.
-            self._wake(loop, max(min(self._due.values()), now + _APART))
+            self._wake(max(min(self._due.values()), now + _APART if passed else now), now)
         for _, _, item in passed:
             if self._due.pop(item, None) is not None:  # else one that was told before has discarded it
                 self._passed(item)

@@ -137,7 +137,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             return
         if response.attempt > self._attempt:
             self._attempt = response.attempt
-            self._drop_early()
+            if self._early:
+                self._drop_early()
         if receipt_to:
             self.receipt_to = receipt_to
         if response.error is not None:
@@ -189,7 +190,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         response = self._ready.popleft()
-        self.read = max(self.read, response.sequence + 1)
+        if response.sequence >= self.read:
+            self.read = response.sequence + 1
         if self.receipt_to and not self._ended and self._receipt_is_due(response):
             self._on_read(self)
         return response
@@ -244,7 +246,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
 
     def _hand_out(self, response: InferenceResponse) -> None:
         self._ready.append(response)
-        self._next = max(self._next, response.sequence + 1)
+        if response.sequence >= self._next:
+            self._next = response.sequence + 1
         if response.final:
             self._end()
         else:
@@ -253,7 +256,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._drop_early()
+            if self._early:
+                self._drop_early()
             self._on_close(self)
         self._notify()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 
 from msgspec import Struct
 
@@ -98,8 +99,8 @@ class Poster:
         self._jetstream = streams.jetstream
         self._occupancy = Occupancy(streams.jetstream)
 
-    async def post(self, posting: Posting) -> int:
-        """Publish; return the request's number in its stream once the server has it.
+    def post(self, posting: Posting) -> Awaitable[int]:
+        """Publish; when awaited, return the request's number in its stream once the server has it.
 
         Raises:
             OverloadedError: its queue is full (with ``when_full`` ``"wait"``: and was so until the deadline).
@@ -110,8 +111,8 @@ class Poster:
             PlaneClosedError: the plane was closed meanwhile.
         """
         if posting.when_full == "wait":
-            return await wait_for_room(lambda: self._post(posting), posting.request.remaining)
-        return await self._post(posting)
+            return wait_for_room(lambda: self._post(posting), posting.request.remaining)
+        return self._post(posting)
 
     async def close(self) -> None:
         """End the questions that are on their way."""
@@ -132,8 +133,7 @@ class Poster:
     async def _publish(self, posting: Posting) -> PublishAck:
         remaining, config = posting.request.remaining(), self._jetstream.connection.config
         limit = None if remaining is None else min(config.reply_timeout, max(remaining, 0.0))
-        loop = asyncio.get_running_loop()
-        until = loop.time() + (config.patience if remaining is None else min(config.patience, remaining))
+        until = time.monotonic() + (config.patience if remaining is None else min(config.patience, remaining))
         for tried in itertools.count(1):
             try:
                 return await self._jetstream.publish(
@@ -143,7 +143,7 @@ class Poster:
                 if (unit := full_unit(error)) is not None:
                     raise await self._occupancy.overload(posting.key.subjects, unit) from error
                 # A stream that nothing answers for has just been made, or has just lost its leader.
-                may_wait = error.server_code in (NO_RESPONDERS, _UNAVAILABLE) and loop.time() < until
+                may_wait = error.server_code in (NO_RESPONDERS, _UNAVAILABLE) and time.monotonic() < until
                 if tried >= _TRIES and not may_wait:
                     raise
                 await self._prepare(posting, error)

@@ -316,5 +316,6 @@ class NatsRequestPlane(RequestPlane):
             raise PlaneClosedError(_NAME)
 
     def _check_size(self, size: int) -> None:
-        if size > self.max_payload:
-            raise MessageTooLargeError(size, self.max_payload)
+        limit = self._connection.max_payload
+        if size > limit:
+            raise MessageTooLargeError(size, limit)
