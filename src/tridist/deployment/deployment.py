@@ -75,6 +75,7 @@ class Deployment:
         self._keeper: ServerKeeper | None = None
         self._replicas: list[Replica] = []
         self._stopped = asyncio.Event()
+        self._stopping = asyncio.Lock()
         self._url = config.url
 
     @property
@@ -141,7 +142,11 @@ class Deployment:
             stopped.cancel()
 
     async def stop(self) -> None:
-        """End everything in order. When this is cancelled, everything is ended at once."""
+        """End everything in order. When this is cancelled, everything is ended at once. A second call waits for the first."""
+        async with self._stopping:
+            await self._stop()
+
+    async def _stop(self) -> None:
         stopping = asyncio.gather(*self._stops(), return_exceptions=True)
         stopping.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else asks
         cancelled: asyncio.CancelledError | None = None

@@ -17,7 +17,7 @@ def members(group: int) -> Iterator[Path]:
     """The folders below ``/proc`` of a group's processes; none where there is no ``/proc``."""
     for process in _PROC.glob("[0-9]*"):
         with contextlib.suppress(OSError, IndexError, ValueError):  # a process may end while we look at it
-            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
             if int(fields[_GROUP_FIELD]) == group:
                 yield process
 
@@ -38,7 +38,7 @@ def resident_memory(group: int) -> int | None:
     own, files, shared, known = 0, 0, 0, False
     for process in members(group):
         with contextlib.suppress(OSError):
-            sizes = _sizes((process / "status").read_text())
+            sizes = _sizes((process / "status").read_text(errors="replace"))
             known = known or bool(sizes)  # a process that has ended has none
             own += sizes.get(_OWN, 0)
             files = max(files, sizes.get(_FILES, 0))

@@ -10,11 +10,13 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import re
 from pathlib import Path
 
 _PROC = Path("/proc")
 _FOLDER = Path("/tmp")  # noqa: S108 (the backend's own choice; it asks no variable)
-_NAMES = "python_env_*"
+_NAME = re.compile(r"python_env_[A-Za-z0-9]{6}")
+"""What ``mkdtemp`` makes of the backend's pattern; a folder of any other name is somebody else's."""
 _BACKEND = "libtriton_python.so"
 _START_FIELD = 19
 """Of ``/proc/<pid>/stat``, counted after the command's closing parenthesis."""
@@ -35,7 +37,7 @@ def remove_made_since(since: float) -> None:
 
 def _made_since(since: float) -> dict[Path, float]:
     found = {}
-    for folder in _FOLDER.glob(_NAMES):
+    for folder in filter(lambda path: _NAME.fullmatch(path.name), _FOLDER.iterdir()):
         with contextlib.suppress(OSError):
             status = folder.lstat()
             if status.st_uid == os.getuid() and status.st_mtime >= since:
@@ -54,8 +56,8 @@ def _earliest_start() -> float:
         # It may end while we look; and one that does not show its memory is another user's, or has rights that we have
         # not (init, in some containers): Triton in one of those would have to be this user's and still hide from him.
         with contextlib.suppress(OSError):
-            if _BACKEND in (process / "maps").read_text():
-                fields = (process / "stat").read_text().rpartition(")")[2].split()
+            if _BACKEND in (process / "maps").read_text(errors="replace"):
+                fields = (process / "stat").read_text(errors="replace").rpartition(")")[2].split()
                 starts.append(booted + int(fields[_START_FIELD]) / os.sysconf("SC_CLK_TCK"))
     return min(starts)
 

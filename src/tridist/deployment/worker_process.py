@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from tridist.deployment.log_files import tail
 from tridist.errors import DeploymentError
 from tridist.worker.control import MAX_REPORT, WorkerReport, decode_report
 
+_log = logging.getLogger(__name__)
 _MODULE = "tridist.worker.process"
 _LOSS_SECONDS = 2.0
 _CHUNK = 4096
@@ -177,7 +179,10 @@ class WorkerProcess:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
             code = self._process.wait()
-        self._leftovers.remove()
+        try:
+            self._leftovers.remove()
+        except Exception:  # noqa: BLE001 (whoever waits for the end would wait for ever)
+            _log.exception("%s: what its process left could not be removed", self.name)
         with contextlib.suppress(RuntimeError):  # the loop has ended: nobody waits any more
             self._loop.call_soon_threadsafe(self._tell, code)
 

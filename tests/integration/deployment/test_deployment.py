@@ -245,6 +245,25 @@ async def test_running_requests_are_finished_before_the_end(url: str, tmp_path: 
         assert int((await asyncio.wait_for(answer, SOON))["pid"]) > 0
 
 
+async def test_a_second_stop_waits_for_the_first_and_leaves_the_server_to_it(tmp_path: Path):
+    events, go_on = [], tmp_path / "go on"
+    async with Deployment(
+        deployment(replicas(operator("process", PROCESS), grace_period=SOON)), on_event=events.append
+    ) as running:
+        async with Client(running.planes) as client:
+            parameters = {"action": "wait", "path": str(go_on)}
+            answer = asyncio.ensure_future(anext(aiter(client.post_request("process", parameters=parameters))))
+            await until(lambda: running_requests(client, 1))
+            stops = [asyncio.create_task(running.stop()) for _ in range(2)]
+            await asyncio.sleep(0.5)
+            assert not any(stop.done() for stop in stops)
+            go_on.touch()
+            assert (await answer).final
+        await asyncio.gather(*stops)
+    stopped = [event for event in events if isinstance(event, WorkerStopped)]
+    assert [(event.killed, event.exit_code) for event in stopped] == [(False, 0)]
+
+
 async def test_workers_that_others_call_serve_until_those_have_drained(url: str, tmp_path: Path):
     go, events = tmp_path / "go", []
     config = deployment(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import subprocess
 import sys
@@ -32,7 +33,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return made
 
 
-def environment(folder: Path, name: str = "a", age: float = 0.0) -> Path:
+def environment(folder: Path, name: str = "aB3xYz", age: float = 0.0) -> Path:
     made = folder / f"python_env_{name}"
     made.mkdir()
     os.utime(made, (time.time() - age,) * 2)
@@ -69,7 +70,7 @@ def test_what_a_living_process_may_have_made_stays_until_it_has_ended(folder: Pa
 
 def test_what_was_made_before_what_is_in_use_and_what_is_called_otherwise_stays(folder: Path):
     before = environment(folder, "before", age=HOUR)
-    in_use = environment(folder, "in_use")
+    in_use = environment(folder, "in1use")
     (in_use / "1").mkdir()
     other = folder / "other"
     other.mkdir()
@@ -82,3 +83,19 @@ def test_where_the_kernel_tells_nothing_everything_stays(folder: Path, monkeypat
     monkeypatch.setattr(python_environments, "_PROC", tmp_path / "not there")
     remove_made_since(0)
     assert made.exists()
+
+
+def test_what_the_backend_would_not_have_called_so_stays(folder: Path):
+    others = {environment(folder, name) for name in ("a", "of_mine", "abc.12")}
+    remove_made_since(0)
+    assert set(folder.iterdir()) == others
+
+
+def test_files_whose_names_are_no_text_hide_nothing(folder: Path, tmp_path: Path):
+    odd = os.fsencode(tmp_path / "odd-") + b"\xff.bin"
+    with open(odd, "wb") as file:  # noqa: PTH123 (a path that is no text)
+        file.write(b"x")
+    made = environment(folder)
+    with open(odd, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ):  # noqa: PTH123 (as above)
+        remove_made_since(0)
+    assert not made.exists()
