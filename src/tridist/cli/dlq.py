@@ -174,7 +174,8 @@ def purge(
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError(f"this removes {chosen} for good: say --yes, for there is no terminal to ask on")
-        click.confirm(f"Remove {chosen} for good?", abort=True, err=True)
+        if not click.confirm(f"Remove {chosen} for good?", err=True):
+            return ExitCode.FAILED
 
     async def run(letters: DeadLetters, _: str) -> int:
         removed, missing = await _purge(letters, chosen)

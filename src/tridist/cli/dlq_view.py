@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tridist.cli.console import output
+from tridist.cli.console import output, printable
 from tridist.cli.outputs import json_number
 from tridist.client import Response
 from tridist.errors import TridistError, shorten
@@ -36,8 +36,8 @@ def table(letters: Sequence[DeadLetter], namespace: str, *, more: bool) -> Table
             str(letter.id),
             _time(letter),
             escape(f"{letter.operator}/{letter.version}"),
-            escape(letter.request_id or "-"),
-            escape(letter.error.code),
+            escape(printable(letter.request_id or "-")),
+            escape(printable(letter.error.code)),
             str(letter.attempts),
             f"{letter.size} (not kept)" if letter.truncated else str(letter.size),
         )
@@ -128,11 +128,11 @@ def outcome_as_json(letter_id: int, outcome: Sequence[Response] | TridistError) 
 def show_outcome(letter_id: int, outcome: Sequence[Response] | TridistError) -> None:
     """Print what became of a replayed letter, on one line."""
     if isinstance(outcome, TridistError):
-        output().print(f"{letter_id}: [bold red]{escape(outcome.code)}[/] {escape(outcome.message)}")
+        output().print(f"{letter_id}: [bold red]{escape(outcome.code)}[/] {escape(printable(outcome.message))}")
         return
     outputs = "; ".join(_outputs(response.outputs) for response in outcome[:1])
     more = f", the first of {len(outcome)} answers" if len(outcome) > 1 else ""
-    output().print(f"{letter_id}: [green]answered[/] {escape(outputs)}{more}")
+    output().print(f"{letter_id}: [green]answered[/] {escape(printable(outputs))}{more}")
 
 
 def _outputs(outputs: Mapping[str, Any]) -> str:
@@ -170,4 +170,4 @@ def _local(seconds: float) -> str:
 
 
 def _line(name: str, value: object) -> None:
-    output().print(Text.assemble((f"{name:<12} ", "dim"), str(value)))
+    output().print(Text.assemble((f"{name:<12} ", "dim"), printable(str(value))))

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.markup import escape
 
-from tridist.cli.console import output, print_json
+from tridist.cli.console import output, print_json, printable
 from tridist.cli.inputs import once, parse_input, parse_parameter
 from tridist.cli.options import Connection, connection_options, json_option
 from tridist.cli.outputs import preview, response_as_json, save
@@ -146,10 +146,10 @@ def _print(response: Response, saved: dict[str, list[Path]], number: int | None)
     for name, value in response.outputs.items():
         array = np.asarray(value)
         data_type = DataType.from_numpy(array.dtype).value
-        console.print(f"[bold]{escape(name)}[/] [dim]{data_type} {list(array.shape)}[/]")
+        console.print(f"[bold]{escape(printable(name))}[/] [dim]{data_type} {list(array.shape)}[/]")
         if name in saved:
             console.print("\n".join(f"  {path}" for path in saved[name]), markup=False)
         else:
             console.print(preview(array), markup=False)
     for key, parameter in response.parameters.items():
-        console.print(f"[dim]{escape(key)}[/] = {escape(str(parameter))}")
+        console.print(f"[dim]{escape(printable(key))}[/] = {escape(printable(str(parameter)))}")

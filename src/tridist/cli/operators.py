@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tridist.cli.console import output, print_json
+from tridist.cli.console import output, print_json, printable
 from tridist.cli.options import Connection, connection_options, json_option
 from tridist.cli.running import Interrupted, command_body, connecting, run_async
 from tridist.icp.planes import Planes, PlanesConfig
@@ -153,10 +153,10 @@ def _total(entry: _Entry, counter: str) -> int:
 
 def _row(entry: _Entry) -> list[str]:
     queue, statuses = entry.queue, [operator for _, operator in entry.served]
-    names = ", ".join(escape(worker.name) for worker, _ in entry.served)
+    names = ", ".join(escape(printable(worker.name)) for worker, _ in entry.served)
     waiting = str(queue.waiting)
     return [
-        escape(queue.operator),
+        escape(printable(queue.operator)),
         str(queue.version),
         names or "[red]nobody[/]",
         f"[yellow]{waiting}[/]" if queue.waiting else waiting,

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 import uvloop
 
-from tridist.cli.console import errors
+from tridist.cli.console import errors, forget_output, open_streams, printable
 from tridist.errors import (
     ConfigurationError,
     ConnectionFailedError,
@@ -108,6 +108,7 @@ def command_body(function: Callable[..., int | None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def body(*, verbose: int, **arguments: Any) -> None:
+        open_streams()
         configure_logging(LogConfig(level=_LEVELS[min(verbose, len(_LEVELS) - 1)]))
         sys.exit(_run(functools.partial(function, **arguments), verbose=bool(verbose)))
 
@@ -122,11 +123,10 @@ def _run(function: Callable[[], int | None], *, verbose: bool) -> int:
     except Interrupted as interrupted:
         errors().print(f"[yellow]{interrupted}[/]")
         return 128 + interrupted.number
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):  # the latter at a question
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has enough; closing it again at exit would only complain.
-        sys.stderr.close()
+        forget_output()  # whoever read it has enough
         return ExitCode.FAILED
     except TridistError as error:
         _report(error.code, error.message, verbose=verbose)
@@ -147,7 +147,7 @@ def _report(code: str, message: str, *, verbose: bool) -> None:
         errors().print(traceback.format_exc(), style="dim", markup=False, highlight=False)
     console = errors()
     console.print("[bold red]error[/]", f"[bold]{code}[/]", end=" ")
-    console.print(message, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(message), markup=False, highlight=False, soft_wrap=True)
 
 
 def exit_code(error: TridistError) -> int:

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from tridist.cli.console import output
+from tridist.cli.console import output, printable
 from tridist.deployment import DeploymentEvent, ReplicaStatus, WorkerDied, WorkerReady, WorkerStarted
 
 _COLOURS = {
@@ -59,7 +59,7 @@ class StatusView:
         if isinstance(event, WorkerDied):
             self._console.print(f"[red]{escape(str(event))}[/]")
             for line in event.log_tail.splitlines():
-                self._console.print(f"  [dim]{escape(event.worker)}|[/] {escape(line)}")
+                self._console.print(f"  [dim]{escape(event.worker)}|[/] {escape(printable(line))}")
         else:
             self._console.print(escape(str(event)))
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -61,8 +63,19 @@ class _Run:
         self._as_json = as_json
         self._view = StatusView(enabled=not as_json)
         self._deployment = Deployment(config, on_event=self._on_event)
+        self._main: asyncio.Task[Any] | None = None
+        self._unread = False
 
     async def main(self) -> None:
+        self._main = asyncio.current_task()
+        try:
+            await self._serve()
+        except asyncio.CancelledError:
+            if self._unread:
+                raise BrokenPipeError from None
+            raise
+
+    async def _serve(self) -> None:
         deployment = self._deployment
         ready = False
         with self._view.follow(deployment.statuses):
@@ -84,6 +97,17 @@ class _Run:
             self._view.ready(url, namespace)
 
     def _on_event(self, event: DeploymentEvent) -> None:
+        if self._unread:
+            return
+        try:
+            self._show(event)
+        except BrokenPipeError:
+            # Here it would only be logged; it has to end the run as it ends every other command, after a drain.
+            self._unread = True
+            if self._main is not None:
+                self._main.cancel()
+
+    def _show(self, event: DeploymentEvent) -> None:
         if self._as_json:
             print_json({"event": type(event).__name__, **asdict(event)}, line=True)
         else:

@@ -142,7 +142,7 @@ class Deployment:
             stopped.cancel()
 
     async def stop(self) -> None:
-        """End everything in order. When this is cancelled, everything is ended at once. A second call waits for the first."""
+        """End everything in order. When this is cancelled, all is ended at once. A second call waits for the first."""
         async with self._stopping:
             await self._stop()
 

@@ -45,7 +45,7 @@ TOKEN = "not-much-of-a-secret"  # noqa: S105 (as it says)
 
 def environment(**extra: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIDIST_")}
-    return {**kept, "PYTHONPATH": str(TESTS), "COLUMNS": "200", **extra}
+    return {**kept, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent / 'src'}", "COLUMNS": "200", **extra}
 
 
 def in_a_process(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str]:
@@ -370,15 +370,37 @@ def test_a_worker_that_cannot_start_says_why(url: str):
     assert "error OPERATOR_LOAD_FAILED operator 'a' could not be set up: importing 'no_such_module'" in done.stderr
 
 
-def test_output_that_nobody_reads_is_no_accident(url: str):
-    done = subprocess.run(  # noqa: S602 (a pipe is the point)
-        f"{' '.join(map(repr, MAIN))} operators --watch 0.1 --wait 0.05 --json --url {url} | head -n 1",
-        shell=True,
+def shell(rest: str, **extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", f"{' '.join(map(repr, MAIN))} {rest}"],
         capture_output=True,
         text=True,
         timeout=SOON,
-        env=environment(),
+        env=environment(**extra),
         check=False,
     )
-    assert json.loads(done.stdout)["namespace"] == "default"
-    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("style", "first"), [("--json", '{"namespace": "default"'), ("", "operator ")])
+def test_output_that_nobody_reads_is_no_accident(url: str, style: str, first: str):
+    done = shell(f"operators --watch 0.1 --wait 0.05 {style} --url {url} | head -n 1; exit ${{PIPESTATUS[0]}}")
+    assert done.stdout.startswith(first)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize("style", ["--json", ""])
+def test_up_drains_when_nobody_reads_what_it_says(tmp_path: Path, style: str):
+    (tmp_path / "d.yaml").write_text(FILE)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    logs = tmp_path / "logs"
+    command = f"up {tmp_path / 'd.yaml'} {style} --log-directory {logs} | head -n 3; exit ${{PIPESTATUS[0]}}"
+    done = shell(command, TMPDIR=str(temporary))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert len(done.stdout.splitlines()) == 3
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_closed_output_does_no_harm(url: str):
+    assert shell(f"operators --url {url} >&-").returncode == 0
+    assert shell(f"operators --url {url} <&- >&- 2>&-").returncode == 0

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from tridist import __version__
+from tridist.cli.console import printable
 from tridist.cli.infer import _Call, _infer
 from tridist.cli.main import main
 from tridist.cli.running import Interrupted, NoServerError, _run, exit_code, run_async
@@ -134,6 +135,24 @@ def test_verbose_adds_the_traceback(tridist):
 
 def test_square_brackets_in_errors_are_not_markup(tridist):
     assert "[bold]x[/]" in tridist("infer", "x", "--input", "[bold]x[/]").output
+
+
+def test_who_does_not_want_to_purge_is_not_told_of_an_accident(tridist, monkeypatch):
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda _: True, raising=False)
+    for typed, code in (("n\n", 1), ("", 130)):  # the second as Ctrl-C or Ctrl-D at the question
+        done = CliRunner().invoke(main, ["dlq", "purge", "--all"], input=typed)
+        assert done.exit_code == code
+        assert "Remove every dead letter for good?" in done.stderr
+        assert "error" not in done.stderr
+
+
+def test_what_others_wrote_cannot_move_the_cursor(capsys):
+    def fail():
+        raise OperatorError("encoder", ValueError("\x1b[2Jgone\x9b, a\tb\nc ö"))
+
+    assert _run(fail, verbose=False) == 1
+    assert "\\x1b[2Jgone\\x9b, a" in capsys.readouterr().err
+    assert printable("a\tb\nc ö ☃") == "a\tb\nc ö ☃"
 
 
 @pytest.mark.parametrize(
