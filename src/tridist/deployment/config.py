@@ -74,7 +74,7 @@ class WorkerReplicas:
 
     worker: WorkerConfig
     replicas: int = 1
-    environment: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     restart: RestartPolicy | None = None
     limits: WorkerLimits | None = None
     calls: tuple[str, ...] = ()

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -57,7 +57,7 @@ class NatsServerConfig:
     max_payload: int | None = None
     max_memory_store: int | None = None
     max_file_store: int | None = None
-    extra: str = ""
+    extra: str = field(default="", repr=False)
     start_timeout: float = 10.0
     stop_timeout: float = 5.0
 

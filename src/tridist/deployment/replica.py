@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +47,8 @@ class ReplicaPlan:
 
     name: str
     worker: str
-    order: bytes
-    environment: dict[str, str]
+    order: bytes = field(repr=False)
+    environment: dict[str, str] = field(repr=False)
     log_path: Path
     restart: RestartPolicy
     limits: WorkerLimits

@@ -19,8 +19,9 @@ class FunctionOperator(Operator):
     """An operator made of a function whose arguments are the inputs' names.
 
     A request whose inputs are not the function's arguments is refused with the names. Arguments with a default are
-    optional inputs; ``**inputs`` takes any. What it returns is the outputs: a mapping, or one array, which is then
-    called ``"output"``.
+    optional inputs; ``**inputs`` takes any. An argument annotated as `OperatorRequest` is no input: it gets the
+    request, with its parameters, deadline and `OperatorRequest.cancelled`. What the function returns is the outputs: a
+    mapping, or one array, which is then called ``"output"``.
 
     Args:
         function: sync (run in a thread) or async, returning or yielding.
@@ -28,8 +29,11 @@ class FunctionOperator(Operator):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self._signature = inspect.signature(function)
-        parameters = self._signature.parameters
+        parameters = dict(inspect.signature(function).parameters)
+        self._for_request = [name for name, parameter in parameters.items() if _takes_request(parameter)]
+        for name in self._for_request:
+            del parameters[name]
+        self._known = parameters
         self._takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
         self._needed = {n for n, p in parameters.items() if p.kind in _BY_NAME and p.default is p.empty}
         for parameter in parameters.values():
@@ -43,19 +47,31 @@ class FunctionOperator(Operator):
         return self._call(request)
 
     def _call(self, request: OperatorRequest) -> Any:
-        return self._function(**self._arguments(request.inputs))
+        arguments = self._arguments(request.inputs)
+        if self._for_request:
+            arguments = {**arguments, **dict.fromkeys(self._for_request, request)}
+        return self._function(**arguments)
 
     def _arguments(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
         if inputs.keys() == self._needed:  # nearly always, and told in a tenth of the time of what follows
             return inputs
-        known = self._signature.parameters
-        unknown = [] if self._takes_any else sorted(set(inputs) - set(known))
+        known = self._known
+        # Of an argument that gets the request no input may have the name, not even where any are taken.
+        refused = self._for_request if self._takes_any else set(inputs) - set(known)
+        unknown = sorted(set(inputs).intersection(refused))
         if unknown:
             raise InvalidArgumentError("inputs", unknown, f"are not among {sorted(known)}")
         missing = [name for name in known if name in self._needed and name not in inputs]
         if missing:
             raise InvalidArgumentError("inputs", sorted(inputs), f"lack {missing}")
         return inputs
+
+
+def _takes_request(parameter: inspect.Parameter) -> bool:
+    """Annotations may be texts that cannot be resolved here, so those are taken by the name at their end."""
+    annotation = parameter.annotation
+    named_so = isinstance(annotation, str) and annotation.rpartition(".")[2] == OperatorRequest.__name__
+    return parameter.kind in _BY_NAME and (annotation is OperatorRequest or named_so)
 
 
 def operator(function: F) -> F:

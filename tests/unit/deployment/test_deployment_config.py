@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from support import operators_deployed
-from tridist.deployment import DeploymentConfig, RestartPolicy, WorkerLimits, WorkerReplicas
+from tridist.deployment import DeploymentConfig, NatsServerConfig, RestartPolicy, WorkerLimits, WorkerReplicas
 from tridist.deployment.implementation import by_name, importable_name
 from tridist.errors import ConfigurationError, InvalidNameError
 from tridist.icp.nats import NatsConfig, StreamConfig
@@ -222,3 +222,11 @@ def test_an_id_cannot_be_that_of_several_components():
     assert config.worker_at(config.workers[0], "w", "nats://here:1").planes.component_id == "alice"
     with pytest.raises(InvalidNameError):
         PlanesConfig(component_id="a.b")
+
+
+def test_what_may_hold_a_secret_is_not_shown():
+    hidden = "not for others"
+    replicas = WorkerReplicas(worker=worker(), environment={"TRIDIST_SECRET": hidden})
+    shown = repr(DeploymentConfig(workers=(replicas,), nats_server=NatsServerConfig(extra=f"authorization: {hidden}")))
+    assert "WorkerReplicas" in shown
+    assert hidden not in shown

@@ -49,6 +49,18 @@ def optional(x, y=10):
 
 
 @tridist.operator
+def asks(x, asked: tridist.OperatorRequest):  # a text here, as annotations are in this file
+    return tridist.OperatorResponse({"y": x}, {"p": asked.parameters["p"], "cancelled": asked.cancelled})
+
+
+async def asks_too(*, asked, **inputs):
+    return asks(inputs["x"], asked)
+
+
+asks_too.__annotations__["asked"] = tridist.OperatorRequest  # and none here
+
+
+@tridist.operator
 def anything(**inputs):
     return inputs
 
@@ -104,6 +116,15 @@ async def test_no_outputs_are_an_answer_too():
     async with hosting(nothing) as hosted:
         response = await hosted.client.post_request("nothing")
         assert dict(response.outputs) == {}
+
+
+@pytest.mark.parametrize("form", [asks, asks_too])
+async def test_an_argument_annotated_so_gets_the_request_and_is_no_input(form):
+    async with hosting(form) as hosted:
+        response = await hosted.client.post_request(form.__name__, {"x": 5}, parameters={"p": 7})
+        assert (int(response["y"]), dict(response.parameters)) == (5, {"p": 7, "cancelled": False})
+        with pytest.raises(errors.InvalidArgumentError, match="asked"):
+            await hosted.client.post_request(form.__name__, {"x": 5, "asked": 1})
 
 
 async def test_arguments_are_checked_against_the_inputs():
