@@ -74,7 +74,7 @@ async def _storage(server: EmbeddedNatsServer, storage: Storage, plan: Plan, tag
         worker = (await client.workers())[0].pid
         subjects = {
             "ours": Subject(ours, ProcessorTime({**common, "worker": worker})),
-            "floor": Subject(floor.call, ProcessorTime({**common, "worker": floor.worker_pid})),
+            "floor": Subject(floor.call, ProcessorTime({**common, "worker": floor.worker_pids[0]})),
         }
         return await _compare(subjects, plan)
 

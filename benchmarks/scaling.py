@@ -3,25 +3,30 @@
 Workers host an operator that takes 5 ms without using a core, as a model on a GPU does, in three ways: with one slot;
 with four slots but one running at a time, so that the next request waits in the worker; with four slots that all run.
 Ideal is one request every 5 ms for each that can run. The client keeps four times as many requests in flight as there
-are slots. Where the machine's cores are busy, they are the limit: the table says how busy they were.
+are slots. The floor does the same with raw nats-py (`harness.floors.nats_floor`). Where the machine's cores are busy,
+they are the limit: the table says how busy they were, and for how much of that client, workers and server are to blame.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import psutil
 from harness.command import Arguments, main, table
 from harness.deployed import deployment, hosted, served
-from harness.load import loaded
+from harness.floors.nats_floor import Labour, nats_floor
+from harness.load import Call, loaded
 from harness.operators import WORK_SECONDS
+from harness.processor_time import MICROSECONDS, ProcessorTime
 from harness.statistics import jain
 from rich.table import Table
 
@@ -65,36 +70,66 @@ async def measure(arguments: Arguments) -> dict[str, Any]:
     quick = Plan((1, 8), (ONE_SLOT, ONE_RUNNING), 2.0, 20_000)
     plan = arguments.pick(quick, Plan((1, 2, 4, 8), (ONE_SLOT, ONE_RUNNING, ALL_RUNNING), 4.0, 100_000))
     with EmbeddedNatsServer() as server:
-        workers = [await _workers(server.url, n, way, plan.seconds) for way in plan.ways for n in plan.workers]
+        workers = [await _workers(server, n, way, plan.seconds) for way in plan.ways for n in plan.workers]
         queue = await _queue(server.url, plan.queue)
     return {"workers": workers, "queue": queue}
 
 
-async def _workers(url: str, count: int, way: Way, seconds: float) -> dict[str, Any]:
+async def _workers(server: EmbeddedNatsServer, count: int, way: Way, seconds: float) -> dict[str, Any]:
+    floor = await _floor(server, count, way, seconds)
     operator = hosted(way.operator, max_in_flight=way.slots)
-    async with served(url, operator, replicas=count) as client:
+    async with served(server.url, operator, replicas=count) as client:
         answered: Counter[str] = Counter()
 
         async def call() -> None:
             answered[(await client.post_request(way.operator, {"x": ARRAY})).component_id] += 1
 
+        found_workers = await client.workers()
         in_flight = FACTOR * count * way.slots
         await loaded(call, in_flight, 0.5)
         answered.clear()
-        psutil.cpu_percent()
-        found = await loaded(call, in_flight, seconds)
-        busy = psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1)
-        shares = [answered.get(worker.component_id, 0) for worker in await client.workers()]
+        measured = await _loaded(server, [worker.pid for worker in found_workers], call, in_flight, seconds)
+        shares = [answered.get(worker.component_id, 0) for worker in found_workers]
     ideal = count * way.running / WORK_SECONDS
     return {
         "workers": count,
         "way": way.name,
-        "rps": found.rps,
+        **measured,
         "ideal_rps": ideal,
-        "ratio": found.rps / ideal,
-        "busy_cores": busy,
+        "ratio": measured["rps"] / ideal,
+        "floor": {**floor, "ratio": floor["rps"] / ideal},
         "jain": jain(shares),
         "least_share": min(shares) / (sum(shares) / len(shares)),
+    }
+
+
+async def _floor(server: EmbeddedNatsServer, count: int, way: Way, seconds: float) -> dict[str, Any]:
+    """The same with raw nats-py."""
+    labour = Labour(WORK_SECONDS, way.slots, way.running)
+    tag = f"{way.name}-{count}".replace(" ", "-").replace(",", "")
+    async with nats_floor(server.url, "file", ARRAY.tobytes(), tag, workers=count, labour=labour) as floor:
+        in_flight = FACTOR * count * way.slots
+        await loaded(floor.call, in_flight, 0.5)
+        return await _loaded(server, floor.worker_pids, floor.call, in_flight, seconds)
+
+
+async def _loaded(
+    server: EmbeddedNatsServer, workers: Sequence[int], call: Call, in_flight: int, seconds: float
+) -> dict[str, Any]:
+    """Requests per second, how busy the cores were, and with what of ours."""
+    pids = {f"worker {index}": pid for index, pid in enumerate(workers)}
+    processors = ProcessorTime({"client": os.getpid(), "server": server.pid, **pids})
+    psutil.cpu_percent()
+    found, used = await processors.per_call(partial(loaded, call, in_flight, seconds))
+    return {
+        "rps": found.rps,
+        "busy_cores": psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1),
+        "own_cores": sum(used.values()) * found.rps / MICROSECONDS,
+        "cpu_us": {
+            "client": used["client"],
+            "worker": sum(used[name] for name in pids),
+            "server": used["server"],
+        },
     }
 
 
@@ -134,12 +169,16 @@ async def _until_waiting(client: tridist.Client, number: int) -> None:
 
 def show(results: dict[str, Any]) -> Iterator[Table]:
     """Workers, then the queue by tenths."""
-    columns = ("5 ms operator", "workers", "requests/s", "ideal", "of ideal", "busy cores", "Jain", "least share")
-    shown = table("Workers", *columns)
+    columns = ("5 ms operator", "workers", "requests/s", "ideal", "of ideal", "floor", "busy cores", "ours", "floor's",
+               "CPU µs", "floor's", "Jain", "least share")  # fmt: skip
+    shown = table("Workers; CPU µs of client, workers and server per request", *columns)
     for row in results["workers"]:
-        rates = (f"{row['rps']:.0f}", f"{row['ideal_rps']:.0f}", f"{row['ratio']:.2f}", f"{row['busy_cores']:.1f}")
+        floor = row["floor"]
+        rates = (f"{row['rps']:.0f}", f"{row['ideal_rps']:.0f}", f"{row['ratio']:.2f}", f"{floor['ratio']:.2f}")
+        cores = (f"{row['busy_cores']:.1f}", f"{row['own_cores']:.2f}", f"{floor['own_cores']:.2f}")
+        each = (_by_process(row["cpu_us"]), _by_process(floor["cpu_us"]))
         fair = (f"{row['jain']:.3f}", f"{row['least_share']:.2f}")
-        shown.add_row(row["way"], str(row["workers"]), *rates, *fair)
+        shown.add_row(row["way"], str(row["workers"]), *rates, *cores, *each, *fair)
     yield shown
     queue = results["queue"]
     by_tenth = table("µs per request with a queue", "waiting", "to post", "to serve")
@@ -149,6 +188,10 @@ def show(results: dict[str, Any]) -> Iterator[Table]:
         times = (queue["post_us"][part], queue["serve_us"][PARTS - 1 - part])
         by_tenth.add_row(f"{part * step}-{(part + 1) * step}", *(f"{us:.0f}" for us in times))
     yield by_tenth
+
+
+def _by_process(used: dict[str, float]) -> str:
+    return f"{used['client']:.0f}+{used['worker']:.0f}+{used['server']:.0f}"
 
 
 if __name__ == "__main__":
