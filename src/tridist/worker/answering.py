@@ -19,12 +19,12 @@ from tridist.errors import (
     TridistError,
 )
 from tridist.icp.data_plane import arrays_at_hand, arrays_of, fetch_all
+from tridist.icp.deadlines import Deadlines
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, has_expired
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
 from tridist.operators.execution import Execution, Work
-from tridist.worker.deadlines import Deadlines
 
 
 class Answering:
@@ -40,7 +40,8 @@ class Answering:
         self._operator = operator
         self._execution = execution
         self._planes = planes
-        self._deadlines = Deadlines()
+        # One timer for all: `asyncio.timeout` took 5 µs of the 67 that a request cost its worker, this takes 1.
+        self._deadlines = Deadlines(Work.expire)
 
     def begin(self) -> Work:
         """A run of the operator, for one `answer`."""
@@ -85,7 +86,9 @@ class Answering:
 
     async def _within_deadline(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         request = delivery.request
-        self._deadlines.add(work, request.remaining())
+        remaining = request.remaining()
+        if remaining is not None:
+            self._deadlines.add(work, remaining)
         try:
             await self._run(delivery, conversation, work)
         except asyncio.CancelledError:
@@ -94,7 +97,7 @@ class Answering:
             work.resume()
             raise DeadlineExceededError(request.id, request.operator, "running") from None
         finally:
-            self._deadlines.remove(work)
+            self._deadlines.discard(work)
 
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
