@@ -9,34 +9,12 @@ import uuid
 import numpy as np
 import pytest
 
-from contract.planes import REQUEST_PLANES
 from tridist import errors
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.tensor import Tensor
 
 SOON = 30.0
-
-
-@pytest.fixture(params=sorted(REQUEST_PLANES))
-async def open_plane(request):
-    async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
 
 
 def a_request(operator="echo", **fields):

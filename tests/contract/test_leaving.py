@@ -4,36 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from contextlib import suppress
 
 import pytest
 
-from contract.planes import REQUEST_PLANES
 from contract.test_request_plane import SOON, a_request, all_of, answer_to, next_of, nothing_from
 from support.waiting import until
 from tridist import errors
-
-
-@pytest.fixture(params=sorted(REQUEST_PLANES))
-async def open_plane(request):
-    async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
 
 
 def watched(delivery):

@@ -4,39 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 
 import pytest
 
-from contract.planes import REQUEST_PLANES
 from support.waiting import until
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import HIGH, LOW, NORMAL, OTHERS_IN_A_ROW, PriorityClass, Turns
 
 SOON = 30.0
 PRIORITIES = {HIGH: 7, NORMAL: 0, LOW: -3}
-
-
-@pytest.fixture(params=sorted(REQUEST_PLANES))
-async def open_plane(request):
-    async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
 
 
 async def post(plane, which=NORMAL, **options):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 
 import numpy as np
 import pytest
 
-from contract.planes import REQUEST_PLANES
 from tridist.errors import DuplicateRequestError, InvalidArgumentError, MessageTooLargeError, OverloadedError
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest, InferenceResponse
@@ -18,17 +16,6 @@ from tridist.icp.tensor import Tensor
 
 SOON = 15.0
 """Seconds within which everything here happens on a machine that is busy with other tests."""
-
-
-@pytest.fixture(params=sorted(REQUEST_PLANES))
-async def open_plane(request):
-    async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
 
 
 def a_request(operator="echo", **fields):

@@ -10,7 +10,6 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from contract.planes import REQUEST_PLANES
 from support.waiting import until
 from tridist import errors
 from tridist.icp.data_plane import inlined
@@ -22,27 +21,6 @@ SOON = 30.0
 """Seconds within which everything here happens on a machine that is busy with other tests."""
 STALL = 2.0
 """Seconds that a deadline leaves for what has to come before it: such a machine stalls at times."""
-
-
-@pytest.fixture(params=sorted(REQUEST_PLANES))
-async def open_plane(request):
-    async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
 
 
 def a_request(operator="echo", **fields):
