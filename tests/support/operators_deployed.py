@@ -36,6 +36,8 @@ class Process(Operator):
             os._exit(7)
         if action == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if action == "block":
+            time.sleep(600)  # noqa: ASYNC251 (to block it is the point)
         if action == "raise":
             raise ValueError("as the request asked")
         if action == "sleep":

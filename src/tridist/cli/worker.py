@@ -97,6 +97,8 @@ def _from_file(file: Path, name: str | None, connection: Connection) -> WorkerCo
     os.environ.update(replicas.environment)
     url = connection.url if connection.url_typed else (deployment.url or connection.url)
     planes = connection.over(deployment.planes)
+    if connection.component_id is not None:  # of this one process; in a file it could not be any single worker's
+        planes = replace(planes, component_id=connection.component_id)
     return replace(replicas.worker, planes=planes if url is None else replace(planes, url=url))
 
 

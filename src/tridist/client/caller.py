@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -107,13 +107,13 @@ class Caller:
         if "timeout" not in options:
             # What an operator asks of others may take as long as its own request, not as long as a client's would.
             options["timeout"] = self._timeout if around.deadline is None else None
-        if isinstance(options.get("requested_outputs"), str):
-            raise InvalidArgumentError("requested_outputs", options["requested_outputs"], "is one text, not several")
-        try:
-            chosen = CallOptions(**options)
-        except TypeError as error:
-            known = ", ".join(CallOptions.__struct_fields__)
-            raise InvalidArgumentError("options", sorted(options), f"are not all among {known}") from error
+        if not options.keys() <= _OPTIONS:
+            unknown, known = sorted(options.keys() - _OPTIONS), ", ".join(CallOptions.__struct_fields__)
+            raise InvalidArgumentError("options", unknown, f"are not among {known}")
+        chosen = CallOptions(**options)
+        outputs: object = chosen.requested_outputs
+        if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+            raise InvalidArgumentError("requested_outputs", outputs, "is not a list of names")
         return PendingResponse(self._call(operator, inputs or {}, chosen, around))
 
     def _call(self, operator: str, inputs: Mapping[str, Any], options: CallOptions, around: Surroundings) -> Call:
@@ -134,6 +134,7 @@ class Caller:
 
 
 _NOWHERE = Surroundings()
+_OPTIONS = frozenset(CallOptions.__struct_fields__)
 
 
 def _deadline(timeout: object, outer: float | None) -> float | None:

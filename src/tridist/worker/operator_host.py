@@ -68,20 +68,23 @@ class OperatorHost:
             raise OperatorLoadError(self._config.name, f"{type(error).__name__}: {error}") from error
 
     async def start_pulling(self) -> None:
-        """Take requests from now on."""
-        if self._operator is None:
-            raise RuntimeError("set_up comes first")
-        answering = Answering(self._operator, Execution(self._operator.execute, self._threads), self._planes)
+        """Take requests from now on; none runs before `serve`."""
         self._puller = await self._planes.requests.pull_requests(
             self._config.name, self._config.version, slots=self._config.max_in_flight
         )
+
+    def serve(self) -> None:
+        """Run what was pulled, and is from now on."""
+        if self._operator is None or self._puller is None:
+            raise RuntimeError("set_up and start_pulling come first")
+        answering = Answering(self._operator, Execution(self._operator.execute, self._threads), self._planes)
         self._pulling = asyncio.create_task(self._pull(self._puller, answering))
 
     @property
     def pulling(self) -> asyncio.Task[None]:
         """Ends when pulling does: at `stop_pulling`, or with the error that ended it."""
         if self._pulling is None:
-            raise RuntimeError("start_pulling comes first")
+            raise RuntimeError("serve comes first")
         return self._pulling
 
     async def stop_pulling(self) -> None:

@@ -96,13 +96,13 @@ async def serve(config: WorkerConfig, stop: StopSwitch, on_ready: Callable[[Work
     Args:
         config: which worker.
         stop: when to end.
-        on_ready: called once, when it serves.
+        on_ready: called once, when it is about to run its first request.
 
     Raises:
         TridistError: it could not be started, or not go on.
     """
     worker = Worker(config)
-    starting = asyncio.create_task(worker.start())
+    starting = asyncio.create_task(worker.start(on_ready))
     stopping = asyncio.create_task(stop.wait())
     serving: asyncio.Task[None] | None = None
     try:
@@ -111,7 +111,6 @@ async def serve(config: WorkerConfig, stop: StopSwitch, on_ready: Callable[[Work
             _log.info("worker %s was stopped while it started", config.name)
             return
         starting.result()
-        on_ready(worker)
         serving = asyncio.create_task(worker.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if serving.done():

@@ -23,6 +23,7 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from typing_extensions import Self
@@ -61,8 +62,12 @@ class Worker:
         """The worker's id on the planes."""
         return self._planes.requests.component_id
 
-    async def start(self) -> None:
+    async def start(self, on_ready: Callable[[Worker], None] | None = None) -> None:
         """Start; on failure everything that was started is ended again.
+
+        Args:
+            on_ready: called once nothing can fail any more, and before the first request runs: that one may be what
+                blocks or ends the process, and whoever watches it has to know by then that it serves.
 
         Raises:
             TridistError: a plane could not be opened, or an operator not be set up.
@@ -75,10 +80,14 @@ class Worker:
             await self._planes.requests.serve_status(self.status)
             for host in self._hosts:
                 await host.start_pulling()
+            if on_ready is not None:
+                on_ready(self)
         except BaseException:
             await self._end(grace_period=0, linger=0)
             raise
         self._started = True
+        for host in self._hosts:
+            host.serve()
         _log.info("worker %s (%s) serves %s", self.config.name, self.component_id, self._names())
 
     async def drain(self) -> None:

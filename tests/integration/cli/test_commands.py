@@ -324,14 +324,25 @@ def test_up_and_worker_meet_at_a_server_that_runs_already(tmp_path: Path):
     with EmbeddedNatsServer(NatsServerConfig(extra=f"authorization {{ token: {TOKEN} }}")) as server:
         (tmp_path / "d.yaml").write_text(FILE + 'nats: {token: "${THE_TOKEN}"}\n')
         worker = subprocess.Popen(
-            [*MAIN, "worker", "--config", str(tmp_path / "d.yaml"), "--name", "math", "--url", server.url],
+            [
+                *MAIN,
+                "worker",
+                "--config",
+                str(tmp_path / "d.yaml"),
+                "--name",
+                "math",
+                "--url",
+                server.url,
+                "--own-id",
+                "me",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             env=environment(THE_TOKEN=TOKEN),
         )
         with worker:
-            assert "math is ready" in worker.stdout.readline()
+            assert "math is ready (me)" in worker.stdout.readline()
             done = tridist("infer", "double", "--input", "x=21", "--url", server.url, TRIDIST_TOKEN=TOKEN)
             assert done.stdout == "y INT64 []\n42\n", done.stderr
             refused = tridist("infer", "double", "--input", "x=21", "--url", server.url)

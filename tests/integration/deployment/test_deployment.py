@@ -25,6 +25,7 @@ from tridist.deployment import (
     NatsServerStarted,
     RestartPolicy,
     WorkerDied,
+    WorkerLimits,
     WorkerReady,
     WorkerRestarting,
     WorkerStarted,
@@ -32,7 +33,7 @@ from tridist.deployment import (
     nats_server,
     server_keeper,
 )
-from tridist.errors import ConfigurationError, DeploymentError, TransferError
+from tridist.errors import AttemptsExhaustedError, ConfigurationError, DeploymentError, TransferError
 from tridist.icp.nats import NatsConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.ucx import UcpDataPlaneConfig
@@ -111,6 +112,34 @@ async def test_a_worker_that_dies_is_started_again(url: str):
     assert "serves process v1" in died[0].log_tail
     delays = [(event.delay, event.attempt) for event in events if isinstance(event, WorkerRestarting)]
     assert delays == [(0.05, 1), (0.1, 2)]
+
+
+@pytest.mark.parametrize(("action", "reason"), [("exit", "code 7"), ("block", "stood still")])
+async def test_a_request_that_ends_or_hangs_every_worker_at_once_keeps_none_from_starting(
+    url: str, action: str, reason: str
+):
+    """It waits in the queue: each worker has it before anything else, the first one and those that come back."""
+    events = []
+    limits = WorkerLimits(unresponsive_after=3.0)
+    config = deployment(replicas(operator("process", PROCESS)), url=url, limits=limits)
+    async with Client(replace(config.planes, url=url)) as client:
+        poison = asyncio.ensure_future(_post(client, "process", parameters={"action": action}, timeout=80))
+        await asyncio.wait_for(_queued(client), 30)
+        async with Deployment(config, on_event=events.append):
+            with pytest.raises(AttemptsExhaustedError):
+                await poison
+            assert (await client.post_request("process", timeout=60)).attempt >= 1
+    deaths = [event.reason for event in events if isinstance(event, WorkerDied)]
+    assert [reason in death for death in deaths[:3]] == [True] * 3, deaths
+
+
+async def _post(client: Client, name: str, **options):
+    return await client.post_request(name, **options)
+
+
+async def _queued(client: Client):
+    while not any(queue.waiting for queue in await client.queues()):  # noqa: ASYNC110 (another process has them)
+        await asyncio.sleep(0.05)
 
 
 async def test_a_row_of_deaths_is_forgotten_after_stable_service(url: str):

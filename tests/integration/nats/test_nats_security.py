@@ -95,6 +95,17 @@ async def test_a_publish_that_is_not_permitted_says_so_at_once():
         assert await plane.queues() == []  # the connection is as good as before
 
 
+async def test_who_may_not_hear_replies_is_told_so_at_once():
+    extra = """authorization { users = [{ user: alice, password: opensesame,
+        permissions: { subscribe: ["tridist.>", "_INBOX_alice.>"] } }] }"""
+    async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:
+        deaf = await open_plane(**ALICE, reply_timeout=LONG)
+        for _ in range(2):  # the second one when that is known already
+            with pytest.raises(ConnectionFailedError, match=r"listen for replies on _INBOX\.>.*inbox_prefix"):
+                await asyncio.wait_for(deaf.queues(), SOON)
+        assert await (await open_plane(**ALICE, inbox_prefix="_INBOX_alice")).queues() == []
+
+
 async def test_a_server_without_jetstream_is_named_as_the_reason():
     extra = """accounts { plain: { users: [{ user: alice, password: opensesame }] } }"""
     async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:

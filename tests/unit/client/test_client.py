@@ -28,8 +28,16 @@ async def test_a_timeout_that_is_none_is_refused(timeout):
 
 async def test_an_unknown_option_is_refused_with_the_known_ones():
     async with hosting(echo) as hosted:
-        with pytest.raises(errors.InvalidArgumentError, match="priority"):
-            hosted.client.post_request("echo", {"x": 1}, prioritty=1)
+        with pytest.raises(errors.InvalidArgumentError, match="priority") as raised:
+            hosted.client.post_request("echo", {"x": 1}, prioritty=1, timeout=5)
+        assert raised.value.value == "['prioritty']"
+
+
+@pytest.mark.parametrize("wrong", ["y", 5])
+async def test_requested_outputs_that_are_no_list_are_refused(wrong):
+    async with hosting(echo) as hosted:
+        with pytest.raises(errors.InvalidArgumentError, match="requested_outputs: is not a list of names"):
+            await hosted.client.post_request("echo", {"x": 1}, requested_outputs=wrong)
 
 
 async def test_a_value_that_is_no_tensor_is_refused_by_name():

@@ -65,6 +65,7 @@ async def dead(hosted, operator="echo", inputs=None, *, version=2, **options):
         await puller.close()
     for host in hosted.worker._hosts:
         await host.start_pulling()
+        host.serve()
     letters = await hosted.client.dead_letters.list()
     return letters[-1].id
 

@@ -99,6 +99,7 @@ async def test_what_was_given_up_and_tried_again_is_counted():
         broken = QueuedRequest(b"\xc1")
         requests._broker.post(OperatorSubjects(requests.namespace, "echo", 1), broken, QueueLimits())
         await hosted.worker._hosts[0].start_pulling()
+        hosted.worker._hosts[0].serve()
         assert (await again).attempt == 3
         read_ = await metrics_of(hosted)
         (status,) = (await hosted.client.workers())[0].operators
@@ -123,6 +124,7 @@ async def exhausted(hosted, requests):
     await puller.stop()
     await third.give_back()
     await hosted.worker._hosts[0].start_pulling()
+    hosted.worker._hosts[0].serve()
     with pytest.raises(errors.AttemptsExhaustedError) as raised:
         await pending
     return raised.value.code

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import sys
 import threading
+import uuid
 
 import numpy as np
 import pytest
@@ -179,6 +180,31 @@ async def test_more_requests_than_slots_wait_in_the_queue():
 
 async def _single(client, name, inputs=None, **options):
     return await client.post_request(name, inputs, **options)
+
+
+async def test_a_worker_says_that_it_is_ready_before_it_runs_the_first_request():
+    seen = []
+
+    async def first():
+        seen.append("ran")
+        return {}
+
+    planes = tridist.PlanesConfig(url=f"memory://{uuid.uuid4().hex}")
+    config = tridist.WorkerConfig(
+        operators=tuple(tridist.OperatorConfig(name=name, implementation=first) for name in ("first", "second")),
+        planes=planes,
+        linger=0,
+    )
+    async with tridist.Client(planes) as client:
+        waiting = asyncio.ensure_future(_single(client, "first"))
+        await asyncio.sleep(0)
+        worker = tridist.Worker(config)
+        await worker.start(lambda ready: seen.append(ready.component_id))
+        try:
+            await asyncio.wait_for(waiting, 30)
+        finally:
+            await worker.drain()
+    assert seen == [worker.component_id, "ran"]
 
 
 async def test_draining_finishes_what_runs():

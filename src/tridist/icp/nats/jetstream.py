@@ -37,7 +37,7 @@ class RefusedError(ConnectionFailedError):
 
 
 class DeniedError(ConnectionFailedError):
-    """The server does not let us publish there: our user has no right to."""
+    """The server does not let us publish there, or listen for its replies: our user has no right to."""
 
 
 class PublishAck(NamedTuple):
@@ -81,6 +81,7 @@ class JetStream:
         self._tokens = itertools.count()
         self._sweep: asyncio.TimerHandle | None = None
         self._prefix = f"{connection.config.inbox_prefix}.{NUID().next().decode()}."
+        self._deaf = False
         connection.on_reconnect.append(self._ask_again)
         connection.on_denied.append(self._deny)
 
@@ -100,7 +101,7 @@ class JetStream:
 
         Raises:
             RefusedError: nothing listens on the subject.
-            DeniedError: we may not publish there.
+            DeniedError: we may not publish there, or hear replies.
             ConnectionFailedError: no reply came within ``timeout`` seconds. A ``timeout`` also bounds the wait for a
                 lost connection.
             PlaneClosedError: the plane was closed meanwhile.
@@ -116,6 +117,8 @@ class JetStream:
         late: Callable[[Message], None] | None = None,
     ) -> tuple[Message, bool]:
         """The reply, and whether the question was sent more than once; see `publish` for ``late``."""
+        if self._deaf:
+            raise self._deafness()
         loop = asyncio.get_running_loop()
         seconds = self.connection.config.reply_timeout if timeout is None else timeout
         token = str(next(self._tokens))
@@ -254,12 +257,22 @@ class JetStream:
 
     def _deny(self, text: str) -> None:
         # nats-py passes the server's text on in lower case.
+        if f'subscription to "{self._prefix}*"'.lower() in text.lower():
+            self._deaf = True
+            for question in self._questions.values():
+                _fail(question, self._deafness())
         for question in self._questions.values():
             if f'"{question.subject.lower()}"' in text.lower():
                 reason = f"not permitted to publish to {question.subject}"
                 _fail(question, DeniedError(self.connection.config.address, reason))
 
+    def _deafness(self) -> DeniedError:
+        prefix = self.connection.config.inbox_prefix
+        reason = f"not permitted to listen for replies on {prefix}.>: inbox_prefix names where the user may"
+        return DeniedError(self.connection.config.address, reason)
+
     def _ask_again(self) -> None:
+        self._deaf = False  # the server was told anew where we listen, and says so if it still minds
         for question in self._questions.values():
             if question.give_up is not None and not question.abandoned and not question.answer.done():
                 question.repeated = True
