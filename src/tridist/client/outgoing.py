@@ -72,9 +72,10 @@ class Outgoing:
     def _choose(self, tensor: Tensor, forced: bool | None) -> bool:
         if forced is not None:
             return forced
-        fits = tensor.nbytes <= min(self._plane.inline_threshold, self._budget)
+        size = tensor.nbytes
+        fits = size <= self._budget and size <= self._plane.inline_threshold
         if fits:
-            self._budget -= tensor.nbytes
+            self._budget -= size
         return fits
 
 

@@ -57,7 +57,8 @@ class Tensor(Struct, frozen=True, eq=False, gc=False):
     @property
     def nbytes(self) -> int:
         """Bytes of ``buffer``."""
-        return int(self.buffer.nbytes)
+        size: int = self.buffer.nbytes
+        return size
 
     @classmethod
     def of(cls, value: Any) -> Tensor:
@@ -185,8 +186,9 @@ def byte_size(data_type: DataType, shape: tuple[int, ...]) -> int | None:
     Raises:
         InvalidTensorError: the shape has too many, negative or impossibly large dimensions.
     """
-    count, itemsize = prod(shape), data_type.itemsize
-    if itemsize and 0 < count <= _PLAIN_COUNT and len(shape) <= MAX_DIMENSIONS and min(shape, default=1) > 0:
+    count, itemsize, dimensions = prod(shape), data_type.itemsize, len(shape)
+    plain = 0 < count <= _PLAIN_COUNT and dimensions <= MAX_DIMENSIONS
+    if plain and itemsize and (dimensions <= 1 or min(shape) > 0):  # two dimensions below 0 have a product above
         return count * itemsize  # nearly every tensor
     _check_shape(shape)
     # As numpy counts: an empty tensor's other dimensions must still be addressable.
