@@ -154,7 +154,9 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_messages"):
             if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name))
                 _check_positive(name, getattr(self, name))
+        _check_count("replicas", self.replicas)
         if self.key_window < _SHORTEST_WINDOW:
             raise ConfigurationError(
                 "idempotency_window", self.key_window, f"must be at least {_SHORTEST_WINDOW} (JetStream's limit)"
@@ -208,13 +210,21 @@ class DeliveryConfig:
     def __post_init__(self) -> None:
         for name in ("ack_wait", "pull_expiry", "heartbeat", "direct_expiry", "client_grace"):
             _check_positive(name, getattr(self, name))
+        _check_count("max_attempts", self.max_attempts)
         if self.max_attempts < 1:
             raise ConfigurationError("max_attempts", self.max_attempts, "must be at least 1")
         if self.heartbeat * 2 > self.pull_expiry:
             raise ConfigurationError("heartbeat", self.heartbeat, "must be at most half of pull_expiry")
 
 
-def _check_positive(name: str, value: float) -> None:
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ConfigurationError(name, value, "must be a whole number")
+
+
+def _check_positive(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigurationError(name, value, "must be a number")
     if not value > 0:
         raise ConfigurationError(name, value, "must be greater than 0")
 
