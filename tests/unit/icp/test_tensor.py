@@ -221,6 +221,13 @@ def test_the_size_follows_from_type_and_shape(data_type, shape, expected):
     assert byte_size(data_type, shape) == expected
 
 
+@pytest.mark.parametrize("shape", [(-1,), (-2, -3), (2, -1), (0, -1), (-1, -1, -1, -1)])
+@pytest.mark.parametrize("data_type", [DataType.FP32, DataType.BYTES])
+def test_no_shape_with_a_negative_dimension_has_a_size(data_type, shape):
+    with pytest.raises(errors.InvalidTensorError, match="negative"):
+        byte_size(data_type, shape)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(DataType), st.lists(st.integers(0, 2**48) | st.just(0), max_size=5).map(tuple))
 def test_every_empty_shape_that_has_a_size_can_be_made(data_type, shape):
