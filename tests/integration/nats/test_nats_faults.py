@@ -506,3 +506,15 @@ def test_it_works_under_uvloop():
         loop.run_until_complete(run())
     finally:
         loop.close()
+
+
+async def test_a_client_that_stood_still_reads_what_came_meanwhile_before_it_gives_up(open_plane, worker):
+    client = await open_plane(reply_timeout=1.0)
+    await worker.pull_requests("echo")  # it makes the stream
+    for _ in range(2):
+        posting = asyncio.ensure_future(client.post_request(a_request()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)  # it is on its way
+        time.sleep(2.0)  # noqa: ASYNC251 (the loop is blocked, as if the process were stopped)
+        assert await asyncio.wait_for(posting, SOON)

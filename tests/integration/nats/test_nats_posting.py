@@ -161,7 +161,8 @@ authorization {
   users: [
     { user: "worker", password: "worker" }
     { user: "client", password: "client", permissions: {
-        publish: { allow: ["tridist.*.request.>"] }, subscribe: { allow: ["_INBOX.>", "tridist.*.response.>"] } } }
+        publish: { allow: ["tridist.*.request.>"] },
+        subscribe: { allow: ["_INBOX.>", "tridist.*.response.>", "tridist.*.enquiry.>"] } } }
   ]
 }
 """

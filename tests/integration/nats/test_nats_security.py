@@ -106,6 +106,19 @@ async def test_who_may_not_hear_replies_is_told_so_at_once():
         assert await (await open_plane(**ALICE, inbox_prefix="_INBOX_alice")).queues() == []
 
 
+@pytest.mark.parametrize("denied", ["tridist.*.response.*", "tridist.*.enquiry.*"])
+async def test_a_client_that_may_not_listen_posts_nothing(denied):
+    """Its answers would go nowhere; or workers, who cannot ask it, would take it for gone and stop its requests."""
+    extra = f"""authorization {{ users = [{{ user: alice, password: opensesame,
+        permissions: {{ subscribe: {{ deny: ["{denied}"] }} }} }}] }}"""
+    async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:
+        plane = await open_plane(**ALICE, component_id="Alice")
+        with pytest.raises(ConnectionFailedError, match=r"not permitted to listen on .*Alice"):
+            await plane.post_request(a_request())
+        assert await plane.queues() == []
+        assert await plane.pull_requests("echo")  # a worker needs neither
+
+
 async def test_a_server_without_jetstream_is_named_as_the_reason():
     extra = """accounts { plain: { users: [{ user: alice, password: opensesame }] } }"""
     async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:

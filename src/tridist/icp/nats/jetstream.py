@@ -64,6 +64,7 @@ class _Question(Struct, eq=False):
     give_up: float | None = None
     repeated: bool = False
     abandoned: bool = False
+    overdue: bool = False
     late_answer: Message | None = None
 
 
@@ -246,11 +247,19 @@ class JetStream:
             question.answer.set_result(message)
 
     def _expire(self) -> None:
-        """Fail what has waited too long. One timer for all: most questions are answered long before it fires."""
+        """Fail what has waited too long. One timer for all: most questions are answered long before it fires.
+
+        At the second look only: of a process that stood still (SIGSTOP, a blocked event loop) the time is over before
+        it has read the answer that came meanwhile.
+        """
         loop = asyncio.get_running_loop()
         now = loop.time()
         for question in self._questions.values():
-            if question.give_up is not None and now >= question.give_up:
+            if question.give_up is None or now < question.give_up:
+                continue
+            if not question.overdue:
+                question.overdue = True
+            else:
                 reason = f"no answer on {question.subject} within {question.seconds:g} s"
                 _fail(question, self.connection.failure(reason))
         self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire) if self._questions else None

@@ -5,13 +5,14 @@ use up an attempt: a request that waited in a worker that stayed full, or that d
 that gives such a request back tells the others of its operator which delivery it was, and they do not count it.
 
 One that holds a request with too many deliveries asks the others before it gives it up: it may be younger than the
-moves. Messages may get lost: a worker that has heard of no moves takes every delivery for an attempt. So a request may
-be given up too early, but never runs once too often.
+moves. One that ends leaves what it knows to those that go on. Messages may get lost: a worker that has heard of no
+moves takes every delivery for an attempt. So a request may be given up too early, but never runs once too often.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ from tridist.icp.nats.tasks import OwnedTasks
 _log = logging.getLogger(__name__)
 _KIND = "moves"
 _MAX_REMEMBERED = 4096
+_MAX_LEFT = 512
+"""That are left to the others: nearly all of the older ones are done."""
 _MAX_IDENTITY = 512
 _MAX_MOVES = 64
 """That are remembered of one request; what is moved more often uses up attempts."""
@@ -62,9 +65,11 @@ class Moves:
         self._subscription = await self._connection.subscribe(self._subject, self._hear)
 
     async def close(self) -> None:
-        """Listen no more."""
+        """Leave to the others what we know, and listen no more."""
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
+            newest = itertools.islice(reversed(self._known.items()), _MAX_LEFT)
+            await self._say(dict(newest))
             await self._connection.unsubscribe(subscription)
         await self._tasks.end()
 

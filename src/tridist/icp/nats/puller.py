@@ -7,6 +7,7 @@ import functools
 import logging
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NamedTuple
 
 from typing_extensions import override
 
@@ -34,6 +35,15 @@ from tridist.icp.subjects import OperatorSubjects
 _log = logging.getLogger(__name__)
 _SIGNS_OF_LIFE = 3
 """How many in-progress acks go out in one ack wait: two may come late."""
+
+
+class _Arrival(NamedTuple):
+    """A message that was pulled: of which class (None: direct), and when it came, on the loop's clock."""
+
+    which: PriorityClass | None
+    message: Message
+    ack: AckSubject
+    at: float
 
 
 class NatsPuller(RequestPuller):
@@ -210,23 +220,23 @@ class NatsPuller(RequestPuller):
     def _take(self, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
         if which is not None:
             self._schedule.heard(which, ack.pending)
+        arrival = _Arrival(which, message, ack, self._pulse.arrival())
         verdict = judge(message.data, self._moves.attempts(ack), self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
             self._schedule.blocked += 1
-            self._tasks.spawn(self._refuse(verdict, which, message, ack))
-            return
-        self._accept(which, verdict, message, ack)
+            self._tasks.spawn(self._refuse(verdict, arrival))
+        else:
+            self._accept(verdict, arrival)
 
-    def _accept(
-        self, which: PriorityClass | None, request: InferenceRequest, message: Message, ack: AckSubject
-    ) -> None:
+    def _accept(self, request: InferenceRequest, arrival: _Arrival) -> None:
+        which, message, ack, at = arrival
         held = self._watch.hold(request, ack.sequence, ack.deliveries)
         if held is None:  # its client has left already
             self._tasks.spawn(self._connection.publish(message.reply, TERM))
             self._refill()
             return
-        now, direct = self._pulse.arrival(), which is None
-        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=now)
+        direct = which is None
+        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=at)
         held.stale = partial(self._overdue, delivery)
         self._held.add(delivery)
         self._held_direct += direct
@@ -333,7 +343,8 @@ class NatsPuller(RequestPuller):
         self._refill()
         self._changed.set()
 
-    async def _refuse(self, refusal: Refusal, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
+    async def _refuse(self, refusal: Refusal, arrival: _Arrival) -> None:
+        _, message, ack, _ = arrival
         try:
             spared = await self._is_spared(refusal, ack)
             if not spared:
@@ -342,7 +353,7 @@ class NatsPuller(RequestPuller):
             self._schedule.blocked -= 1
             self._refill()
         if spared and not self._stopped:
-            self._accept(which, decode_request(message.data), message, ack)
+            self._accept(decode_request(message.data), arrival)
         elif spared:
             await self._moves.tell([message.reply])
             await self._connection.publish(message.reply, nak(0))
@@ -351,7 +362,8 @@ class NatsPuller(RequestPuller):
         """Whether a request that seems to have used up its attempts has not: it was moved before we were here."""
         if not isinstance(refusal.error, AttemptsExhaustedError):
             return False
-        return await self._moves.is_within(ack, self._config.max_attempts)
+        spared = await self._moves.is_within(ack, self._config.max_attempts)
+        return spared or self._stopped  # who does not hear the others any more leaves it to them
 
     async def _bury(self, refusal: Refusal, message: Message, ack: AckSubject) -> None:
         if any(same_message(delivery.ack_subject, ack) for delivery in self._held):

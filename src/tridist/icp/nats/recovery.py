@@ -16,6 +16,7 @@ import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from operator import attrgetter
 
 from msgspec import Struct, field
 
@@ -32,6 +33,8 @@ _ROUNDS = (0.2, 1.0, 3.0)
 """Seconds before each look: a worker that came back before us may answer while our subscription is on its way. The last
 one is repeated for requests of which the server has not said where they are."""
 _AT_ONCE = 64
+_MOST_LOSSES = 3
+"""Of answers to one request, without a lost connection: an answer that does not decode would be made for ever."""
 PATROL_SECONDS = 10.0
 """Between two patrols, and how long a request must be unheard of to be looked for: one that runs is asked about each
 second, so these are requests that wait in a long queue, a few of them at a time, and lost ones."""
@@ -46,6 +49,7 @@ class Receipt(Struct, eq=False):
         stream: where its responses go.
         connection: how often the connection had been restored when the number was given.
         heard_at: when it was posted, asked about by a worker, or seen in the stream, on the monotonic clock.
+        losses: how often its answer was lost although no connection was.
     """
 
     key: ConsumerKey
@@ -53,6 +57,7 @@ class Receipt(Struct, eq=False):
     stream: ResponseStream | None = None
     connection: int = 0
     heard_at: float = field(default_factory=time.monotonic)
+    losses: int = 0
 
 
 class Recovery:
@@ -122,19 +127,28 @@ class Recovery:
     def _silent(self) -> list[Receipt]:
         """Those that were not heard of for longest: in a long queue each one's turn comes."""
         unheard = time.monotonic() - PATROL_SECONDS
-        silent = [receipt for receipt in self._receipts.values() if receipt.heard_at <= unheard]
-        return heapq.nsmallest(_AT_ONCE, _still(silent), key=lambda receipt: receipt.heard_at)
+        silent = [receipt for receipt in self._receipts.values() if receipt.heard_at <= unheard and _open(receipt)]
+        return _still(heapq.nsmallest(_AT_ONCE, silent, key=attrgetter("heard_at")))
 
     async def _visit(self, receipts: list[Receipt]) -> None:
         for receipt in receipts:
             receipt.heard_at = time.monotonic()
             try:
-                if not await self.is_there(receipt):
+                if not await self.is_there(receipt) and self._may_recover(receipt):
                     await self._recover(receipt)
             except PlaneError as error:
                 self._note_denial(error)
                 _log.debug("a request could not be looked for: %s", error)
                 return  # a server that does not answer, or we may not ask: neither is better for the next one
+
+    def _may_recover(self, receipt: Receipt) -> bool:
+        """Whether to post a request again whose answer was lost; not for ever, for then something else is wrong."""
+        receipt.losses += 1
+        if receipt.losses <= _MOST_LOSSES or receipt.stream is None:
+            return True
+        reason = f"an answer was lost {receipt.losses} times (do its workers speak another protocol?)"
+        receipt.stream.fail(self._jetstream.connection.failure(reason))
+        return False
 
     async def _look(self, receipts: list[Receipt]) -> None:
         waiting = _still(receipts)

@@ -30,7 +30,7 @@ from tridist.icp.nats.connection import Message, NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.headers import SENT_AGAIN
 from tridist.icp.nats.intake import is_inbox
-from tridist.icp.nats.jetstream import JetStream
+from tridist.icp.nats.jetstream import DeniedError, JetStream
 from tridist.icp.nats.leaving import Leaving
 from tridist.icp.nats.posting import NOT_TAKEN, Poster, Posting
 from tridist.icp.nats.puller import NatsPuller
@@ -44,7 +44,7 @@ from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_ful
 from tridist.icp.request_plane import RequestPlane, has_expired
 from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
-from tridist.icp.subjects import OperatorSubjects, check_name, is_worker_report, response_inbox
+from tridist.icp.subjects import OperatorSubjects, check_name, enquiries, is_worker_report, response_inbox
 
 _log = logging.getLogger(__name__)
 _NAME = "request plane"
@@ -81,6 +81,7 @@ class NatsRequestPlane(RequestPlane):
         self._subjects = functools.lru_cache(maxsize=1024)(functools.partial(OperatorSubjects, self.namespace))
         self._keys = functools.lru_cache(maxsize=1024)(self._shared_key)
         self._open = False
+        self._unheard = ""
 
     @property
     @override
@@ -111,6 +112,7 @@ class NatsRequestPlane(RequestPlane):
         self._leaving = Leaving(*who, router=self._router, recovery=self._recovery, tasks=self._tasks)
         self._watching = Watching(*who, self._delivery_config.client_grace)
         self._connection.on_lost.append(self._lost)
+        self._connection.on_denied.append(self._denied)
         self._connection.on_reconnect.append(lambda: self._tasks.spawn(self._recovery.run()))
         await self._connection.open()
         try:
@@ -166,6 +168,8 @@ class NatsRequestPlane(RequestPlane):
         if has_expired(request):
             raise DeadlineExceededError(request.id, request.operator, "queued", component_id)
         self._check_size(posting.size)
+        if self._unheard:
+            raise DeniedError(self.config.address, self._unheard)
         receipt = Receipt(key)
         # Before the request goes out: its answer may be here before the server's ack is.
         stream = self._router.open(posted, self._on_deadline)
@@ -283,6 +287,12 @@ class NatsRequestPlane(RequestPlane):
     def _receipt_address(self, reply: str) -> str:
         """Where a response wants its receipt; nobody shall make us write to any other subject."""
         return reply if reply and is_worker_report(self.namespace, reply, self.component_id) else ""
+
+    def _denied(self, text: str) -> None:
+        """Whoever may not hear answers shall not wait for them; whoever workers cannot ask is gone for them."""
+        for subject in (self._inbox, enquiries(self.namespace, self.component_id)):
+            if f'subscription to "{subject.lower()}"' in text.lower():
+                self._unheard = f"not permitted to listen on {subject}, which takes what workers say to this client"
 
     def _lost(self, error: PlaneError) -> None:
         for puller in self._pullers:

@@ -89,6 +89,15 @@ async def test_who_comes_late_asks_before_it_gives_up(network):
     assert not await other.is_within(parse_ack_subject(delivery(5, 8)), 3), "nobody knows, so it is given up"
 
 
+async def test_who_ends_leaves_to_the_others_what_it_knows(network):
+    (one,) = await workers(network, 1)
+    await one.tell([delivery(1), delivery(1, 8)])
+    (other,) = await workers(network, 1)
+    assert attempts(other, 2) == 2
+    await one.close()
+    assert attempts(other, 2) == attempts(other, 2, 8) == 1
+
+
 async def test_only_deliveries_before_this_one_count_whatever_others_say(network):
     (one,) = await workers(network, 1)
     moved = {"tridist:ns:echo:1/7/1000": [1, 2, 9, 1000]}

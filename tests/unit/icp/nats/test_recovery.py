@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from support.waiting import until
+from tridist.errors import ConnectionFailedError
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import recovery
 from tridist.icp.nats.jetstream import DeniedError
@@ -28,7 +29,9 @@ class World:
         self.posted = []
         self.denies = False
         self.tasks = OwnedTasks()
-        connection = SimpleNamespace(connected=True, reconnections=0)
+        connection = SimpleNamespace(
+            connected=True, reconnections=0, failure=lambda reason: ConnectionFailedError("server", reason)
+        )
         self.recovery = Recovery(SimpleNamespace(connection=connection), self.tasks, self._post_again)
         monkeypatch.setattr(recovery, "find_stored", self._find)
 
@@ -101,3 +104,15 @@ async def test_who_may_not_ask_where_requests_are_stops_asking(world, monkeypatc
     patrol.cancel()
     await asyncio.wait_for(world.recovery.run(), 30)
     assert world.asked == [1, 1], "it was asked once more on the new connection"
+
+
+async def test_a_request_whose_answer_is_lost_every_time_is_not_run_for_ever(world):
+    """It does not decode, for example: no run of it would change that."""
+    receipt = world.post(1, stored=False)
+    for _ in range(10):
+        await until(lambda: receipt.sequence is not None)
+        world.stored.clear()  # answered and settled, and still the client waits
+        await world.recovery._visit(recovery._still([receipt]))
+    assert world.posted == [receipt] * 3
+    with pytest.raises(ConnectionFailedError, match="lost 4 times"):
+        await anext(receipt.stream)
