@@ -31,6 +31,9 @@ from tridist.worker import OperatorConfig, WorkerConfig
 CLIENTS = 2
 _POOL = 64 << 20
 """Bytes of used buffers that each process keeps: full within a minute, so that what grows later is no pool."""
+_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""Of the C library, in each process: each of its arenas may keep tens of megabytes of freed memory, and it makes one
+whenever two threads meet, up to eight for each core. That is bounded, but no soak lasts until it is flat."""
 _END_SECONDS = 10.0
 _WORKERS = {
     "small": (("echo", "stream", "slow", "flaky"), 3),
@@ -81,6 +84,7 @@ class ClientProcess:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,
+                env={**os.environ, **_ARENAS},
                 start_new_session=True,
             )
 
@@ -192,5 +196,5 @@ def _worker(name: str, operators: tuple[str, ...], count: int) -> WorkerReplicas
         replicas=count,
         # These may stand still for as long as they like, so that some come back; the others are found and killed.
         limits=WorkerLimits(unresponsive_after=None) if name == "small" else None,
-        environment={"PYTHONPATH": os.pathsep.join(sys.path)},
+        environment={"PYTHONPATH": os.pathsep.join(sys.path), **_ARENAS},
     )

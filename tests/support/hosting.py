@@ -1,4 +1,4 @@
-"""A worker and a client in this process, on in-memory planes."""
+"""A worker and a client in this process, on in-memory planes unless a server is named."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ class Hosted:
 
 
 @asynccontextmanager
-async def hosting(*implementations: Any, inline_threshold: int = 1024, **options: Any) -> AsyncIterator[Hosted]:
+async def hosting(
+    *implementations: Any, url: str | None = None, inline_threshold: int = 1024, **options: Any
+) -> AsyncIterator[Hosted]:
     """Host implementations by their names; an `OperatorConfig` is taken as it is."""
     planes = PlanesConfig(
-        url=f"memory://{uuid.uuid4().hex}", tensors=UcpDataPlaneConfig(inline_threshold=inline_threshold)
+        url=url or f"memory://{uuid.uuid4().hex}", tensors=UcpDataPlaneConfig(inline_threshold=inline_threshold)
     )
     configs = tuple(
         item

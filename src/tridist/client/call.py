@@ -84,7 +84,10 @@ class Call:
         remaining = self._request.remaining()
         lease = math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
         self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
-        request = self._request.with_inputs(await self._outgoing.put_all(self._inputs, "inputs"))
+        # Not ours any more: what ends in an error lives for as long as its traceback, and that may be long.
+        inputs, self._inputs = self._inputs, {}
+        request = self._request.with_inputs(await self._outgoing.put_all(inputs, "inputs"))
+        del inputs
         self._stream = await self._requests.post_request(request, **self._posting)
 
     async def next(self) -> Response | None:

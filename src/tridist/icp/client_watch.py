@@ -143,6 +143,9 @@ class HeldRequest:
         """The delivery was settled."""
         self._released = True
         self._kept = None
+        # These know the delivery, which knows us. In a cycle its tensors would wait for the garbage collector, which
+        # counts objects and not their bytes.
+        self.on_left, self.stale = None, _never
         self._wake()
 
     def fail(self, error: TridistError) -> None:
