@@ -105,8 +105,10 @@ class Call:
         return None
 
     async def close(self) -> None:
-        """Forget the request, and release its inputs."""
-        if self._stream is not None:
-            await self._stream.aclose()
-        if self._outgoing is not None and self._outgoing.made:
-            await self._outgoing.made.close()
+        """Forget the request, and release its inputs: also when cancelled meanwhile, for their lease may never end."""
+        try:
+            if self._stream is not None:
+                await self._stream.aclose()
+        finally:
+            if self._outgoing is not None and self._outgoing.made:
+                await self._outgoing.made.close()

@@ -105,8 +105,13 @@ class ReferenceScope:
         return tensor
 
     async def close(self) -> None:
-        """Release what was not handed over."""
+        """Release what was not handed over: all of it, whatever becomes of one."""
         tensors, self._tensors = self._tensors, []
-        with contextlib.suppress(PlaneClosedError):
+        async with contextlib.AsyncExitStack() as releases:
             for tensor in tensors:
-                await tensor.release()
+                releases.push_async_callback(_release, tensor)
+
+
+async def _release(tensor: RemoteTensor) -> None:
+    with contextlib.suppress(PlaneClosedError):
+        await tensor.release()
