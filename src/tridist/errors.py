@@ -340,6 +340,23 @@ class AttemptsExhaustedError(TridistError):
         )
 
 
+class WorkerLostError(TridistError):
+    """An attempt at a request ended, and whoever gave the request up was told nothing of it; see `DeadLetter`.
+
+    Attributes:
+        attempt: which one, from 1.
+    """
+
+    code = "WORKER_LOST"
+    attempt: int
+
+    def __init__(self, attempt: int) -> None:
+        super().__init__(
+            f"attempt {attempt} ended without a word: its worker died, stalled, was stopped, or lost its connection",
+            attempt=attempt,
+        )
+
+
 class DeadLetterNotFoundError(TridistError):
     """No dead letter has this number: it was removed, or left its queue for its age or for room.
 

@@ -65,7 +65,11 @@ async def test_a_request_that_uses_up_its_attempts_is_kept_as_it_was_posted(clie
     assert (letter.id, letter.operator, letter.version, letter.request_id) == (1, "echo", 3, sent.id)
     assert letter.error == told
     assert isinstance(letter.error.to_exception(), errors.AttemptsExhaustedError)
-    assert (letter.attempts, letter.component_id, letter.last_error) == (3, worker.component_id, None)
+    assert (letter.attempts, letter.component_id) == (3, worker.component_id)
+    lost = letter.last_error.to_exception()
+    assert isinstance(lost, errors.WorkerLostError), "nobody said why, and the letter says so"
+    assert lost.attempt == 3
+    assert "attempt 3 ended without a word" in lost.message
     assert began - 1 < letter.died_at < time.time() + 1
     assert not letter.truncated
     kept = letter.request()

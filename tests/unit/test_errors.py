@@ -31,6 +31,7 @@ EXAMPLES = [
     errors.DuplicateRequestError("encoder", "pay 17"),
     errors.UnservedError("encoder", 3, "we may not make one"),
     errors.AttemptsExhaustedError("r1", 3),
+    errors.WorkerLostError(3),
     errors.DeadLetterNotFoundError(7),
     errors.NotReplayableError(7, "its request was too large to be kept"),
     errors.OperatorError("encoder", ValueError("too wide")),

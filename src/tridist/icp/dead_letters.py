@@ -11,7 +11,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass
 
-from tridist.errors import InvalidArgumentError, NotReplayableError, TridistError
+from tridist.errors import (
+    AttemptsExhaustedError,
+    InvalidArgumentError,
+    NotReplayableError,
+    TridistError,
+    WorkerLostError,
+)
 from tridist.icp.careful import read_error
 from tridist.icp.codec import decode_map, decode_request, encode_map, sendable_error
 from tridist.icp.fields import FieldReader
@@ -34,8 +40,9 @@ class DeadLetter:
         request_id: the request's id; ``""`` when it cannot be read.
         error: why it was given up; its client got the same.
         attempts: how often it was handed to a worker.
-        last_error: why the last attempt failed, as far as the worker that gave it up knows: what it met itself when
-            it made that attempt. None when it knows nothing; a worker that dies says nothing.
+        last_error: why the last attempt failed: what the worker that gave it up met itself when it made that attempt,
+            `WorkerLostError` when another one made it (a worker that dies says nothing), and ``error`` itself where
+            there was no attempt. None only in letters of earlier releases.
         component_id: the worker that gave it up; it need not be one of those that tried.
         died_at: when, in Unix seconds.
         size: bytes of the request.
@@ -119,10 +126,23 @@ def decode_letter(data: bytes, letter_id: int) -> DeadLetter:
 
 def unreadable(letter_id: int, operator: str, version: int, size: int, error: TridistError) -> DeadLetter:
     """What stands in a list for a letter that does not decode: nothing of ours wrote it."""
+    cause = ErrorInfo.of(error)
     return DeadLetter(
-        id=letter_id, operator=operator, version=version, error=ErrorInfo.of(error), attempts=0, died_at=0.0, size=size,
-        data=None,
+        id=letter_id, operator=operator, version=version, error=cause, last_error=cause, attempts=0, died_at=0.0,
+        size=size, data=None,
     )  # fmt: skip
+
+
+def last_error(error: TridistError, noted: ErrorInfo | None) -> ErrorInfo:
+    """What a letter says of the last attempt.
+
+    Args:
+        error: why the request is given up.
+        noted: what the worker that gives it up met when it made the last attempt itself; None when it did not.
+    """
+    if noted is not None:
+        return noted
+    return ErrorInfo.of(WorkerLostError(error.attempts) if isinstance(error, AttemptsExhaustedError) else error)
 
 
 def check_limit(limit: object) -> int:

@@ -81,7 +81,8 @@ def test_a_request_that_kills_its_workers_is_listed_shown_replayed_and_purged(up
     shown = dlq("show", "1").stdout
     for words in (
         "cause        ATTEMPTS_EXHAUSTED: request", "attempts     2", "input        x FP32 [2] (8 bytes, inlined)",
-        f"parameter    unless = '{flag}'"[:60], "priority     5", "nothing is known of the last attempt",
+        f"parameter    unless = '{flag}'"[:60], "priority     5",
+        "last error   WORKER_LOST: attempt 2 ended without a word",
         datetime.fromtimestamp(letter["died_at"]).astimezone().isoformat(timespec="seconds"),
     ):  # fmt: skip
         assert words in shown, shown

@@ -246,6 +246,7 @@ async def test_what_does_not_decode_or_is_not_meant_for_the_operator_is_kept(cli
     assert [letter.operator for letter in letters] == ["echo"] * 4
     assert sorted(letter.data for letter in letters) == sorted(sent)
     assert {letter.attempts for letter in letters} == {0}
+    assert all(letter.last_error == letter.error for letter in letters)
     assert (burying.puller.counters.refused, burying.puller.counters.dead_lettered) == (4, 4)
     await burying.end()
 

@@ -12,7 +12,7 @@ from typing_extensions import override
 from tridist.errors import AttemptsExhaustedError, PlaneError, TridistError
 from tridist.icp.client_watch import ClientWatch, HeldRequest
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
-from tridist.icp.dead_letters import DeadLetter
+from tridist.icp.dead_letters import DeadLetter, last_error
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
@@ -190,21 +190,21 @@ class MemoryPuller(RequestPuller):
 
     def _refuse(self, queued: QueuedRequest, request_id: str, reply_to: str, error: TridistError) -> None:
         cause = ErrorInfo.of(error)
-        self._keep(queued, request_id, cause)
+        self._keep(queued, request_id, error)
         self.counters.count(error)
         response = InferenceResponse(
             request_id=request_id, error=cause, component_id=self.component_id, attempt=queued.attempt
         )
         self._broker.respond(reply_to, encode_response(response))
 
-    def _keep(self, queued: QueuedRequest, request_id: str, cause: ErrorInfo) -> None:
+    def _keep(self, queued: QueuedRequest, request_id: str, error: TridistError) -> None:
         letter = DeadLetter(
             operator=self._subjects.operator,
             version=self._subjects.version,
             request_id=request_id,
-            error=cause,
+            error=ErrorInfo.of(error),
             attempts=min(queued.attempt - queued.moved - 1, MAX_ATTEMPTS),
-            last_error=queued.failure,
+            last_error=last_error(error, queued.failure),
             component_id=self.component_id,
             died_at=time.time(),
             size=len(queued.data),

@@ -12,7 +12,7 @@ from collections import OrderedDict
 
 from tridist.errors import AttemptsExhaustedError, ConnectionFailedError, PlaneError, TridistError
 from tridist.icp.codec import encode_response
-from tridist.icp.dead_letters import DeadLetter
+from tridist.icp.dead_letters import DeadLetter, last_error
 from tridist.icp.messages import ErrorInfo, InferenceResponse
 from tridist.icp.nats.config import DeliveryConfig
 from tridist.icp.nats.connection import Message, NatsConnection
@@ -119,7 +119,7 @@ class Undertaker:
             error=ErrorInfo.of(error),
             # The delivery that brought it here was none: no operator saw it.
             attempts=error.attempts if isinstance(error, AttemptsExhaustedError) else 0,
-            last_error=self._notes.pop(ack.identity, None),
+            last_error=last_error(error, self._notes.pop(ack.identity, None)),
             component_id=self._component_id,
             died_at=time.time(),
             size=len(message.data),
