@@ -16,6 +16,7 @@ from tridist.errors import (
     InvalidArgumentError,
     OperatorError,
     PlaneClosedError,
+    PlaneError,
     TridistError,
 )
 from tridist.icp.data_plane import arrays_at_hand, arrays_of, fetch_all
@@ -54,12 +55,14 @@ class Answering:
 
         Raises:
             RequestCancelledError: the client has left: nobody wants to hear of the outcome.
-            PlaneError: the final response could not be posted: nobody has heard of the outcome.
+            PlaneError: a response could not be posted: nobody has heard of the outcome.
         """
         conversation = _Conversation(delivery, self._planes, streams=self._execution.streams)
         try:
             await self._within_deadline(delivery, conversation, work)
         except (ConnectionFailedError, PlaneClosedError) as error:
+            if error is conversation.lost:
+                raise
             # Of a request that the operator made itself: to our client it is the operator that failed.
             await conversation.fail(OperatorError(self._operator.context.name, error))
             return False
@@ -128,12 +131,18 @@ class Answering:
 
 
 class _Conversation:
-    """The responses to one request, numbered."""
+    """The responses to one request, numbered.
 
-    __slots__ = ("_attempt", "_planes", "_request", "_sequence", "_streams", "scope")
+    Attributes:
+        scope: what ends with the request.
+        lost: why a response could not be sent at all. The next one might be, but nothing follows a gap.
+    """
+
+    __slots__ = ("_attempt", "_planes", "_request", "_sequence", "_streams", "lost", "scope")
 
     def __init__(self, delivery: Delivery, planes: Planes, *, streams: bool) -> None:
         self.scope = ReferenceScope()
+        self.lost: PlaneError | None = None
         self._request = delivery.request
         self._attempt = delivery.attempt
         self._planes = planes
@@ -168,7 +177,11 @@ class _Conversation:
             attempt=self._attempt,
             **fields,
         )
-        await self._planes.requests.post_response(response, self._request)
+        try:
+            await self._planes.requests.post_response(response, self._request)
+        except (ConnectionFailedError, PlaneClosedError) as error:
+            self.lost = error
+            raise
         self._sequence += 1
 
 
