@@ -82,7 +82,10 @@ class Recovery:
         """Remember a request until it ends; ``open_requests`` is how many are open, this one included."""
         self._receipts[request_id] = receipt
         if len(self._receipts) > 2 * open_requests + _AT_ONCE:  # ended ones leave here, not one by one
-            self._receipts = {key: kept for key, kept in self._receipts.items() if _open(kept)}
+            self._forget_ended()
+
+    def _forget_ended(self) -> None:
+        self._receipts = {key: kept for key, kept in self._receipts.items() if _open(kept)}
 
     def receipt(self, stream: ResponseStream) -> Receipt | None:
         """Where the request went whose responses go to ``stream``."""
@@ -100,6 +103,7 @@ class Recovery:
         """Look for lost requests now and then, until cancelled."""
         while True:
             await asyncio.sleep(PATROL_SECONDS)
+            self._forget_ended()  # of a crowd that nobody has posted after
             if self._jetstream.connection.connected and self._may_ask:
                 await self._visit(self._silent())
 

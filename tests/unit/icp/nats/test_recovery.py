@@ -116,3 +116,15 @@ async def test_a_request_whose_answer_is_lost_every_time_is_not_run_for_ever(wor
     assert world.posted == [receipt] * 3
     with pytest.raises(ConnectionFailedError, match="lost 4 times"):
         await anext(receipt.stream)
+
+
+async def test_what_has_ended_is_forgotten_although_nothing_is_posted_any_more(world, monkeypatch):
+    open_one, *ended = [world.post(number, age=0).stream for number in range(1, 101)]
+    for stream in ended:
+        stream.discard()
+    assert any(world.recovery.receipt(stream) for stream in ended)  # not at once: that would cost each request
+    monkeypatch.setattr(recovery, "PATROL_SECONDS", 0.01)
+    patrol = asyncio.create_task(world.recovery.patrol())
+    await until(lambda: not any(world.recovery.receipt(stream) for stream in ended))
+    assert world.recovery.receipt(open_one) is not None
+    patrol.cancel()
