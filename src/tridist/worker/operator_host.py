@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable
@@ -169,11 +170,7 @@ class OperatorHost:
             await work.ended()
             await _settle(delivery.give_back(delay=1.0, error=_known(error)))
             return Outcome.GIVEN_BACK
-        try:
-            # The slot is free only when the thread is: a worker full of stuck functions must not pull any more.
-            await work.ended()
-        finally:
-            await _settle(delivery.ack())
+        await _end(work, delivery.ack())
         if succeeded:
             return Outcome.OK
         return Outcome.EXPIRED if has_expired(delivery.request) else Outcome.ERROR
@@ -181,10 +178,7 @@ class OperatorHost:
     @staticmethod
     async def _drop(delivery: Delivery, work: Work) -> Outcome:
         """Settle a request that its client has left."""
-        try:
-            await work.ended()
-        finally:
-            await _settle(delivery.drop())
+        await _end(work, delivery.drop())
         # A client leaves at the deadline, too: then it may be quicker to say so than we are to notice it.
         return Outcome.EXPIRED if has_expired(delivery.request) else Outcome.CANCELLED
 
@@ -206,6 +200,17 @@ class OperatorHost:
 def _known(error: BaseException) -> TridistError:
     """The error, for the letter that the request may become."""
     return error if isinstance(error, TridistError) else PlaneError(f"{type(error).__name__}: {describe(error)}")
+
+
+async def _end(work: Work, settling: Awaitable[None]) -> None:
+    """Settle a request that has its outcome.
+
+    The slot is free only when the thread is: a worker full of stuck functions must not pull any more. One that
+    drains pulls none, and breaks the wait off: a cancellation here ends with this, and leaves the outcome as it is.
+    """
+    with contextlib.suppress(asyncio.CancelledError):
+        await work.ended()
+    await _settle(settling)
 
 
 async def _settle(settling: Awaitable[None]) -> None:

@@ -489,6 +489,22 @@ async def test_draining_gives_back_a_synchronous_generator_in_the_middle_of_a_st
             assert (await asyncio.wait_for(call, 30)).attempt == 2
 
 
+async def test_draining_leaves_what_was_answered_at_its_deadline_answered(thread):
+    config = tridist.OperatorConfig(name="busy", implementation=thread.function(), max_in_flight=1)
+    async with hosting(config, grace_period=0.1) as hosted:
+        with pytest.raises(errors.DeadlineExceededError):
+            await hosted.client.post_request("busy", {"x": 1.0}, timeout=1.0)
+        assert hosted.worker.status().operators[0].running == 1
+        await hosted.worker.drain()  # its thread still runs
+        assert not thread.go_on.is_set()
+        (host,) = hosted.worker._hosts
+        ended = {outcome.value: count for outcome, count in host.counters.outcomes.items() if count}
+        assert ended == {"expired": 1}
+        (queue,) = await hosted.client.queues()
+        assert (queue.waiting, queue.running) == (0, 0)
+        thread.go_on.set()
+
+
 async def _last(stream):
     return [response async for response in stream][-1]
 
