@@ -37,6 +37,8 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
     - responses are handed out by sequence number, each number once; early ones wait for the gap before them;
     - once an attempt has answered, what earlier attempts still send is ignored, and what they sent too early is
       dropped: the new attempt sends it again;
+    - of two workers with the same attempt (a post that was repeated after a lost connection is stored twice) the first
+      to answer counts: their answers need not fit together;
     - an error ends the stream wherever it comes; it is handed out as a final response;
     - a final response whose number was handed out already (a retry that was shorter) ends the stream without repeating
       its outputs;
@@ -74,6 +76,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         "_on_read",
         "_ready",
         "_wake",
+        "_worker",
         "on_deadline",
         "read",
         "receipt_to",
@@ -97,6 +100,7 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         self._early: dict[int, InferenceResponse] = {}
         self._next = 0
         self._attempt = 0
+        self._worker = ""
         self._wake: asyncio.Future[None] | None = None
         self._ended = False
         self._failure: TridistError | None = None
@@ -132,11 +136,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
             receipt_to: where its worker wants to be told when it was read; ``""`` for nowhere.
             again: its worker sends it a second time. Should the first have come, then that one owns the references.
         """
-        if self._ended or response.attempt < self._attempt:
+        if self._ended or self._is_anothers(response):
             self._drop(response, again=again)
             return
         if response.attempt > self._attempt:
-            self._attempt = response.attempt
+            self._attempt, self._worker = response.attempt, response.component_id
             if self._early:
                 self._drop_early()
         if receipt_to:
@@ -223,6 +227,11 @@ class ResponseStream(AsyncIterator[InferenceResponse]):
         except Exception:  # noqa: BLE001 (user code: whatever it raises must not reach the plane)
             _log.exception("the response handler of request %s raised", self.request.id)
             await self.aclose()
+
+    def _is_anothers(self, response: InferenceResponse) -> bool:
+        if response.attempt == self._attempt:
+            return response.component_id != self._worker
+        return response.attempt < self._attempt
 
     def _drop(self, response: InferenceResponse, *, again: bool) -> None:
         if not again:

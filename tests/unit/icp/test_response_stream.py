@@ -98,6 +98,16 @@ async def test_once_an_attempt_has_answered_earlier_ones_are_ignored(stream):
     assert [r.component_id for r in await all_of(stream)] == ["two", "two"]
 
 
+async def test_of_two_workers_with_one_attempt_the_first_to_answer_counts():
+    plane = Plane(8)
+    plane.stream.push(answer(0, component_id="a"))
+    for sequence in range(3):
+        plane.stream.push(answer(sequence, final=sequence == 2, component_id="b"))
+    assert len(plane.dropped) == 3
+    plane.stream.push(answer(1, attempt=2, component_id="c", final=True))
+    assert [response.component_id async for response in plane.stream] == ["a", "c"]
+
+
 async def test_what_an_earlier_attempt_sent_too_early_is_dropped(stream):
     stream.push(answer(0, attempt=1, component_id="one"))
     stream.push(answer(2, attempt=1, final=True, component_id="one"))
