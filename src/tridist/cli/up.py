@@ -27,7 +27,8 @@ def command(*, file: Path, connection: Connection, log_directory: Path | None, a
     """Run the deployment that FILE describes, until Ctrl-C drains it.
 
     A nats-server is started with it unless FILE, --url or TRIDIST_URL names one. What the options say comes before
-    what FILE says. Ctrl-C lets running requests finish; a second one ends everything at once.
+    what FILE says; docs/deployment-file.md lists all that it may say. Ctrl-C lets running requests finish; a second one
+    ends everything at once.
 
     \b
     Examples:
