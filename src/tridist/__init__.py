@@ -11,8 +11,10 @@ from tridist.client import (
     inline,
 )
 from tridist.errors import TridistError
+from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig, TlsConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.tensor import Tensor
+from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.operators import Operator, OperatorRequest, OperatorResponse, TritonOperator, operator
 from tridist.worker import OperatorConfig, Worker, WorkerConfig
 
@@ -37,9 +39,15 @@ __all__ = [
     "TritonOperator",
     # hosting them
     "OperatorConfig",
-    "PlanesConfig",
     "Worker",
     "WorkerConfig",
+    # how both are on the planes
+    "PlanesConfig",
+    "NatsConfig",
+    "TlsConfig",
+    "StreamConfig",
+    "DeliveryConfig",
+    "UcpDataPlaneConfig",
     # errors
     "TridistError",
     "__version__",
