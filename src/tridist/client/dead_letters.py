@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
@@ -23,6 +23,7 @@ from tridist.icp.dead_letters import DeadLetter
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.planes import Planes
 
+_log = logging.getLogger(__name__)
 _LEASE_MARGIN = 30.0
 _PAGE = 100
 
@@ -81,6 +82,9 @@ class DeadLetterQueue:
         It is a new request: with an id and a deadline of its own, answered to this client, for any worker of the
         operator. Inputs, parameters, requested outputs, priority and trace context are the old ones.
 
+        When it was answered and the letter cannot be removed (its connection was lost), the answers are returned all
+        the same, for they cannot be had again. The letter is still there then, and a warning in the log says so.
+
         Args:
             letter_id: which letter.
             keep: leave the letter where it is; by default it is removed once its request was answered without an error.
@@ -108,9 +112,21 @@ class DeadLetterQueue:
         finally:
             await lent.close()
         if not keep:
-            with contextlib.suppress(DeadLetterNotFoundError):  # somebody else was quicker
-                await self.remove(letter_id)
+            await self._remove_answered(letter_id)
         return answers
+
+    async def _remove_answered(self, letter_id: int) -> None:
+        try:
+            await self.remove(letter_id)
+        except DeadLetterNotFoundError:
+            pass  # somebody else was quicker
+        except PlaneError as error:
+            _log.warning(
+                "dead letter %d was replayed and answered, and is still there: it could not be removed: %s; "
+                "replayed again, its request would run again",
+                letter_id,
+                error,
+            )
 
     async def _lend(
         self, letter: DeadLetter, request: InferenceRequest, timeout: object, lent: ReferenceScope

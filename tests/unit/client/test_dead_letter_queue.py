@@ -119,6 +119,22 @@ async def test_a_letter_stays_when_it_is_kept_or_its_request_fails(hosted):
     assert (await letters.get(number)).id == number
 
 
+async def test_answers_are_not_lost_with_a_letter_that_cannot_be_removed(hosted, monkeypatch, caplog):
+    async def fail(self, letter_id):
+        raise errors.ConnectionFailedError("nats://x", "it went away")
+
+    letters = hosted.client.dead_letters
+    number = await dead(hosted, inputs={"x": [1.0]})
+    with monkeypatch.context() as patch:
+        patch.setattr("tridist.icp.memory.dead_letters.MemoryDeadLetters.remove", fail)
+        (answer,) = await letters.replay(number)
+    assert answer["y"].tolist() == [2.0]
+    assert (await letters.get(number)).id == number
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert f"dead letter {number} was replayed and answered, and is still there" in warning
+    assert "it went away" in warning
+
+
 async def test_every_answer_of_a_stream_comes(hosted):
     number = await dead(hosted, "count", {"upto": 3}, version=1)
     answers = await hosted.client.dead_letters.replay(number)
