@@ -101,9 +101,10 @@ def test_memory_that_grows_after_the_warm_up_is_found():
     def curve(*megabytes):
         return [{"seconds": 10 * n, "bytes": {"w": size << 20}} for n, size in enumerate(megabytes)]
 
-    assert verdict(curve(50, 180, *[200] * 14))["flat"]
-    assert not verdict(curve(50, 180, *range(200, 340, 10)))["flat"]
-    assert not verdict(curve(200, 200))["flat"], "too short to tell"
+    warm_up = range(50, 170, 10)
+    assert verdict(curve(*warm_up, *[200] * 14))["flat"]
+    assert not verdict(curve(*warm_up, *range(200, 340, 10)))["flat"]
+    assert not verdict(curve(*warm_up, 200, 200))["flat"], "too short to tell"
 
 
 async def chaos(folder, *arguments):
