@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from tridist.deployment.limits import WorkerLimits
+from tridist.deployment.metrics_ports import MetricsPorts, check_metrics_ports
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.deployment.stop_order import check_calls
 from tridist.errors import ConfigurationError
@@ -104,13 +105,18 @@ class WorkerReplicas:
         port = self.worker.metrics_port
         return port + self.names().index(name) if port else port
 
+    def metrics_ports(self) -> MetricsPorts:
+        """The ports of all replicas."""
+        worker = self.worker
+        return MetricsPorts(worker.name, worker.metrics_host, worker.metrics_port, self.replicas)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeploymentConfig:
     """A deployment.
 
     Attributes:
-        workers: its workers, at least one; every replica's name occurs once.
+        workers: its workers, at least one; every replica's name occurs once, and every port for metrics at one address.
         url: a NATS server that runs already; None means an embedded one, which lives as long as the deployment.
         nats_server: how the embedded server runs, where there is one.
         planes: how workers are on the planes: namespace, credentials, streams, data plane. The URL in it is replaced.
@@ -151,6 +157,7 @@ class DeploymentConfig:
                 raise ConfigurationError("workers", name, "is the name of two workers")
             seen.add(name)
         check_calls(self.calls)
+        check_metrics_ports([worker.metrics_ports() for worker in self.workers])
         if self.planes.component_id is not None:
             raise ConfigurationError(
                 "planes.component_id", self.planes.component_id, "cannot be that of several workers"

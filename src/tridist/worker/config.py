@@ -12,6 +12,7 @@ from tridist.icp.subjects import check_name, check_version
 from tridist.operators import Operator
 
 MAX_IN_FLIGHT_LIMIT = 65536
+WILDCARD_HOSTS = ("", "0.0.0.0", "::")  # noqa: S104 (to recognise them)
 MAX_PORT = 65535
 
 Implementation = str | type[Operator] | Callable[..., Any]

@@ -15,6 +15,7 @@ from wsgiref.simple_server import WSGIServer
 
 from tridist.errors import ConfigurationError, MissingExtraError
 from tridist.icp.status import DataPlaneStatistics, OperatorStatus, WorkerStatus
+from tridist.worker.config import WILDCARD_HOSTS
 from tridist.worker.counters import ATTEMPTS, SECONDS, OperatorCounters
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ Snapshot = Callable[[], tuple[WorkerStatus, list[OperatorCounters]]]
 """A worker's status, and the counters of its operators in the same order."""
 
 _OPERATOR = ("operator", "version")
-_WILDCARDS = ("", "0.0.0.0", "::")  # noqa: S104 (to recognise them)
 
 
 class MetricsServer:
@@ -37,7 +37,7 @@ class MetricsServer:
     def __init__(self, server: WSGIServer, thread: threading.Thread, host: str) -> None:
         self._server = server
         self._thread = thread
-        reachable = socket.gethostname() if host in _WILDCARDS else host
+        reachable = socket.gethostname() if host in WILDCARD_HOSTS else host
         shown = f"[{reachable}]" if ":" in reachable else reachable
         self.url = f"http://{shown}:{server.server_port}/metrics"
 

@@ -31,6 +31,41 @@ def test_names_that_meet_are_refused():
         DeploymentConfig(workers=replicas)
 
 
+def serving(name: str, port: int | None, replicas: int = 1, host: str = "127.0.0.1") -> WorkerReplicas:
+    return WorkerReplicas(worker=worker(name, metrics_port=port, metrics_host=host), replicas=replicas)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "port"),
+    [
+        (serving("a", 9000), serving("b", 9000), 9000),
+        (serving("a", 9000, 3), serving("b", 9002), 9002),
+        (serving("a", 9002), serving("b", 9000, 3), 9002),
+        (serving("a", 9000, 9), serving("b", 9003, 2), 9003),
+        (serving("a", 9000, host=""), serving("b", 9000), 9000),
+        (serving("a", 9000, host="10.0.0.1"), serving("b", 9000, host="::"), 9000),
+    ],
+)
+def test_ports_for_metrics_that_meet_are_refused(first: WorkerReplicas, second: WorkerReplicas, port: int):
+    with pytest.raises(ConfigurationError, match=f"leads to {port} for two workers, a and b") as raised:
+        DeploymentConfig(workers=(serving("z", None), first, second))
+    assert raised.value.field == "workers[2].metrics_port"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (serving("a", 9000, 3), serving("b", 9003)),
+        (serving("a", 9003), serving("b", 9000, 3)),
+        (serving("a", 0), serving("b", 0)),
+        (serving("a", None), serving("b", None)),
+        (serving("a", 9000), serving("b", 9000, host="10.0.0.1")),
+    ],
+)
+def test_ports_for_metrics_that_do_not_meet_are_taken(first: WorkerReplicas, second: WorkerReplicas):
+    assert len(DeploymentConfig(workers=(first, second)).workers) == 2
+
+
 def test_workers_share_the_deployments_planes():
     planes = PlanesConfig(url="nats://unused", namespace="demo", nats=NatsConfig(inbox_prefix="t"))
     config = DeploymentConfig(workers=(WorkerReplicas(worker=worker()),), planes=planes)

@@ -108,6 +108,14 @@ ERRORS = {
     WORKER.replace('"m:f"', '"m:f", repository: no'): (4, 54, "workers[0].operators[0].repository", "is no folder"),
     WORKER.replace('"m:f"', '"m:f", parameters: [1]'): (4, 54, "workers[0].operators[0].parameters", "must be a map"),
     WORKER + '  - {name: w, operators: [{name: b, implementation: "m:f"}]}': (2, 3, "workers", "name of two workers"),
+    WORKER
+    + "    metrics_port: 9000\n    replicas: 3\n"
+    + '  - {name: x, metrics_port: 9002, operators: [{name: b, implementation: "m:f"}]}': (
+        7,
+        29,
+        "workers[1].metrics_port",
+        "leads to 9002 for two workers, w and x",
+    ),
     WORKER + "namespace: a.b": (5, 12, "namespace", "holds '.'"),
     WORKER + "url: http://x": (5, 6, "url", "scheme"),
     WORKER + "url: memory://x": (5, 6, "url", "stays inside one process"),

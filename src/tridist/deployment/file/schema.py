@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -16,6 +17,7 @@ from tridist.errors import InvalidArgumentError
 T = TypeVar("T")
 Convert = Callable[[Value], Any]
 
+_STEPS = re.compile(r"[^.\[\]]+")
 _ALIASES = {"operator": "name", "worker": "name"}
 """What checks of names call a field that the file calls otherwise."""
 
@@ -72,12 +74,22 @@ class Section:
 
     def _at_key(self, error: InvalidArgumentError) -> DeploymentFileError:
         key = _ALIASES.get(error.field, error.field)
-        value = self.values.get(key)
+        value = self._find(key)
         if value is not None and not isinstance(value.data, (dict, list)):
             return value.error(error.reason)
         position = self.value.position if value is None else value.position
         path = self._path(key) if value is not None or key == error.field else self.value.path
         return DeploymentFileError(position, path, error.reason, error.value)
+
+    def _find(self, field: str) -> Value | None:
+        """What a check names: a key of this map, or a path from it such as ``workers[1].metrics_port``."""
+        found: Value | None = self.value
+        for step in _STEPS.findall(field):
+            data = {} if found is None else found.data
+            if isinstance(data, list):
+                data = {str(number): item for number, item in enumerate(data)}
+            found = data.get(step) if isinstance(data, dict) else None
+        return found
 
     def _path(self, key: str) -> str:
         return f"{self.value.path}.{key}" if self.value.path else key
