@@ -15,6 +15,7 @@ from wsgiref.simple_server import WSGIServer
 
 from tridist.errors import ConfigurationError, MissingExtraError
 from tridist.icp.status import DataPlaneStatistics, OperatorStatus, WorkerStatus
+from tridist.icp.uninterrupted import to_the_end
 from tridist.worker.config import WILDCARD_HOSTS
 from tridist.worker.counters import ATTEMPTS, SECONDS, OperatorCounters
 
@@ -49,7 +50,12 @@ class MetricsServer:
             MissingExtraError: the Prometheus client is not installed.
             ConfigurationError: the address cannot be listened on.
         """
-        return await asyncio.to_thread(cls._start, host, port, snapshot)
+        # A thread cannot be cancelled: left alone it would listen for nobody, for as long as the process lives.
+        server, cancelled = await to_the_end(asyncio.to_thread(cls._start, host, port, snapshot))
+        if cancelled is not None:
+            await to_the_end(server.close())
+            raise cancelled
+        return server
 
     async def close(self) -> None:
         """Stop listening."""

@@ -10,11 +10,13 @@ import time
 import urllib.request
 
 import numpy as np
+import prometheus_client
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 import tridist
 from support.hosting import hosting
+from support.waiting import until
 from tridist import errors
 from tridist.icp.memory.broker import QueuedRequest, QueueLimits
 from tridist.icp.subjects import OperatorSubjects
@@ -172,6 +174,28 @@ async def test_metrics_end_with_the_worker():
         url = hosted.worker.status().metrics_url
     with pytest.raises(OSError, match="refused"):
         await asyncio.to_thread(read, url)
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing_that_listens(monkeypatch):
+    begun, go_on, ports = threading.Event(), threading.Event(), []
+
+    def slow(*arguments, start=prometheus_client.start_http_server, **options):
+        begun.set()
+        assert go_on.wait(60)
+        server, thread = start(*arguments, **options)
+        ports.append(server.server_port)
+        return server, thread
+
+    monkeypatch.setattr(prometheus_client, "start_http_server", slow)
+    starting = asyncio.ensure_future(MetricsServer.start("127.0.0.1", 0, lambda: (None, [])))
+    await asyncio.to_thread(begun.wait, 60)
+    starting.cancel()
+    asyncio.get_running_loop().call_soon(go_on.set)
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await until(lambda: ports)
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", ports[0]), timeout=10):
+        pass
 
 
 @pytest.mark.parametrize("port", [-1, 65536, True])

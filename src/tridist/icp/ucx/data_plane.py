@@ -17,7 +17,7 @@ from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.session import Session
-from tridist.icp.ucx.thread import to_the_end
+from tridist.icp.uninterrupted import to_the_end
 
 SCHEME = "ucp"
 _COPY_ELSEWHERE = 256 * 1024

@@ -22,7 +22,8 @@ from tridist.icp.ucx.connection import Connection, Connections, Outcome
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.control import IN_REPLY, MAX_PAYLOAD
 from tridist.icp.ucx.server import Counters, Server
-from tridist.icp.ucx.thread import Calls, Ticket, to_the_end
+from tridist.icp.ucx.thread import Calls, Ticket
+from tridist.icp.uninterrupted import to_the_end
 
 _LOG = logging.getLogger(__name__)
 _FLUSH = 0.5
