@@ -18,10 +18,11 @@ class WorkerLimits:
             shows where each thread stood. A process that somebody stopped (SIGSTOP) counts as standing still. None
             means that it may stand still for ever.
         max_memory: bytes of resident memory that its process and the processes that it started (Triton's stubs) may
-            have together. Looked at about once a second; with more, the worker drains, for its grace period at most.
-            What each process has for itself is added up; of shared and of file-backed memory, each of which is mostly
-            the same in all of them, the process that has most of it counts. None means any number. Linux only:
-            elsewhere there is no such limit, and the log says so.
+            have together. Looked at about once a second from when it is ready, for models may take more while
+            they load; with more, the worker drains, for its grace period at most. What each process has for itself is
+            added up; of shared and of file-backed memory, each of which is mostly the same in all of them, the process
+            that has most of it counts. None means any number. Linux only: elsewhere there is no such limit, and the log
+            says so.
 
     Raises:
         ConfigurationError: a field is not as described.

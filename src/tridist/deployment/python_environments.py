@@ -2,7 +2,8 @@
 
 Every process that loads the backend makes one, whether a model needs it (for an execution environment of its own) or
 not, and removes it at its end, unless it is killed. Its name does not say whose it is. But a folder that was made
-before any living process with the backend had started belongs to none of them.
+before any living process with the backend had started belongs to none of them. Containers that share ``/tmp`` and not
+their process ids do not see each other's: there each needs a ``/tmp`` of its own.
 """
 
 from __future__ import annotations
