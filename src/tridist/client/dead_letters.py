@@ -83,7 +83,7 @@ class DeadLetterQueue:
         operator. Inputs, parameters, requested outputs, priority and trace context are the old ones.
 
         When it was answered and the letter cannot be removed (its connection was lost), the answers are returned all
-        the same, for they cannot be had again. The letter is still there then, and a warning in the log says so.
+        the same, for they cannot be had again. The letter is still there then, and an error in the log says so.
 
         Args:
             letter_id: which letter.
@@ -121,7 +121,7 @@ class DeadLetterQueue:
         except DeadLetterNotFoundError:
             pass  # somebody else was quicker
         except PlaneError as error:
-            _log.warning(
+            _log.error(
                 "dead letter %d was replayed and answered, and is still there: it could not be removed: %s; "
                 "replayed again, its request would run again",
                 letter_id,

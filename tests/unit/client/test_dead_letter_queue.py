@@ -130,9 +130,9 @@ async def test_answers_are_not_lost_with_a_letter_that_cannot_be_removed(hosted,
         (answer,) = await letters.replay(number)
     assert answer["y"].tolist() == [2.0]
     assert (await letters.get(number)).id == number
-    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert f"dead letter {number} was replayed and answered, and is still there" in warning
-    assert "it went away" in warning
+    (said,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert f"dead letter {number} was replayed and answered, and is still there" in said
+    assert "it went away" in said
 
 
 async def test_every_answer_of_a_stream_comes(hosted):
