@@ -33,7 +33,8 @@ _POOL = 64 << 20
 """Bytes of used buffers that each process keeps: full within a minute, so that what grows later is no pool."""
 _ARENAS = {"MALLOC_ARENA_MAX": "2"}
 """Of the C library, in each process: each of its arenas may keep tens of megabytes of freed memory, and it makes one
-whenever two threads meet, up to eight for each core. That is bounded, but no soak lasts until it is flat."""
+whenever two threads meet, up to eight for each core. That looks like a leak for as long as they fill, and hides one.
+"""
 _END_SECONDS = 10.0
 _WORKERS = {
     "small": (("echo", "stream", "slow", "flaky"), 3),
