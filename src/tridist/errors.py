@@ -97,6 +97,11 @@ class InvalidArgumentError(TridistError):
         shown = shorten(value)
         super().__init__(f"{field}: {reason} (got {shown})", field=field, value=shown, reason=reason)
 
+    def of_field(self, field: str) -> TridistError:
+        """The same error for a reader who knows the field as ``field``."""
+        message = f"{field}: {self.reason} (got {self.value})"
+        return error_from_wire(self.code, message, {**self.attributes, "field": field})
+
 
 class InvalidNameError(InvalidArgumentError):
     """An operator name, version or namespace that a NATS subject cannot hold."""

@@ -9,6 +9,7 @@ from typing import Any
 from tridist.client.outgoing import Outgoing
 from tridist.client.remote_tensor import ReferenceScope
 from tridist.client.response import Response, open_response
+from tridist.errors import InvalidArgumentError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.devices import Device
 from tridist.icp.messages import InferenceRequest
@@ -17,6 +18,9 @@ from tridist.icp.response_stream import ResponseStream
 
 _LEASE_MARGIN = 30.0
 """Seconds that inputs outlive their request's deadline, for a worker whose clock runs behind."""
+
+_OPTIONS = {"id": "request_id", "response_window": "window", "deadline": "timeout"}
+"""Fields of a request that callers know by another name."""
 
 
 class Call:
@@ -88,7 +92,12 @@ class Call:
         inputs, self._inputs = self._inputs, {}
         request = self._request.with_inputs(await self._outgoing.put_all(inputs, "inputs"))
         del inputs
-        self._stream = await self._requests.post_request(request, **self._posting)
+        try:
+            self._stream = await self._requests.post_request(request, **self._posting)
+        except InvalidArgumentError as error:
+            if error.field in _OPTIONS:
+                raise error.of_field(_OPTIONS[error.field]) from error
+            raise
 
     async def next(self) -> Response | None:
         """The next response, None after the last; raises what went wrong."""

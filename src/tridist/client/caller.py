@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
@@ -114,6 +115,8 @@ class Caller:
         outputs: object = chosen.requested_outputs
         if isinstance(outputs, str) or not isinstance(outputs, Iterable):
             raise InvalidArgumentError("requested_outputs", outputs, "is not a list of names")
+        if type(chosen.resolve) is not bool:
+            raise InvalidArgumentError("resolve", chosen.resolve, "must be True or False")
         return PendingResponse(self._call(operator, inputs or {}, chosen, around))
 
     def _call(self, operator: str, inputs: Mapping[str, Any], options: CallOptions, around: Surroundings) -> Call:
@@ -140,8 +143,8 @@ _OPTIONS = frozenset(CallOptions.__struct_fields__)
 def _deadline(timeout: object, outer: float | None) -> float | None:
     if timeout is None:
         return outer
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout > 0:
-        raise InvalidArgumentError("timeout", timeout, "must be a number of seconds above 0, or None")
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
+        raise InvalidArgumentError("timeout", timeout, "must be a finite number of seconds above 0, or None")
     own = time.time() + timeout
     return own if outer is None else min(own, outer)
 

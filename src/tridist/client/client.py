@@ -8,10 +8,12 @@ from typing import Any
 
 from typing_extensions import Self
 
+from tridist.checks import check_seconds
 from tridist.client.caller import DEFAULT_TIMEOUT, Caller
 from tridist.client.dead_letters import DeadLetterQueue
 from tridist.client.pending import PendingResponse
 from tridist.client.remote_operator import RemoteOperator
+from tridist.errors import InvalidArgumentError
 from tridist.icp.planes import Planes, PlanesConfig
 from tridist.icp.status import DataPlaneStatistics, QueueStatus, WorkerStatus
 
@@ -65,7 +67,12 @@ class Client:
         return RemoteOperator(name, self._caller, version=version, component_id=component_id)
 
     async def workers(self, *, timeout: float = 0.5) -> list[WorkerStatus]:
-        """Every worker that answers within ``timeout`` seconds."""
+        """Every worker that answers within ``timeout`` seconds.
+
+        Raises:
+            InvalidArgumentError: ``timeout`` is no finite number above 0.
+        """
+        check_seconds("timeout", timeout, error=InvalidArgumentError)
         return await self._planes.requests.collect_status(timeout=timeout)
 
     async def queues(self) -> list[QueueStatus]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from tridist.checks import check_seconds, check_whole
 from tridist.deployment.limits import WorkerLimits
 from tridist.deployment.metrics_ports import MetricsPorts, check_metrics_ports
 from tridist.deployment.nats_server import NatsServerConfig
@@ -41,11 +41,10 @@ class RestartPolicy:
     stable_after: float = 30.0
 
     def __post_init__(self) -> None:
-        if self.max_restarts is not None and self.max_restarts < 0:
-            raise ConfigurationError("max_restarts", self.max_restarts, "must be a whole number from 0, or nothing")
+        if self.max_restarts is not None:
+            check_whole("max_restarts", self.max_restarts, 0)
         for name in ("initial_delay", "max_delay", "stable_after"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ConfigurationError(name, getattr(self, name), "must be a number of seconds from 0")
+            check_seconds(name, getattr(self, name), zero=True)
 
     def delay(self, restarts: int) -> float:
         """Seconds to wait after ``restarts`` restarts in a row."""
@@ -81,8 +80,7 @@ class WorkerReplicas:
     calls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if isinstance(self.replicas, bool) or not 1 <= self.replicas <= MAX_REPLICAS:
-            raise ConfigurationError("replicas", self.replicas, f"must be from 1 to {MAX_REPLICAS}")
+        check_whole("replicas", self.replicas, 1, MAX_REPLICAS)
         last = (self.worker.metrics_port or 0) + self.replicas - 1
         if last > MAX_PORT:
             raise ConfigurationError("metrics_port", self.worker.metrics_port, f"leads to {last} for the last replica")
@@ -149,8 +147,7 @@ class DeploymentConfig:
     def __post_init__(self) -> None:
         if not self.workers:
             raise ConfigurationError("workers", [], "must hold at least one worker")
-        if not 0 < self.ready_timeout < math.inf:
-            raise ConfigurationError("ready_timeout", self.ready_timeout, "must be a number of seconds above 0")
+        check_seconds("ready_timeout", self.ready_timeout)
         seen: set[str] = set()
         for name in (name for worker in self.workers for name in worker.names()):
             if name in seen:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from tridist.errors import ConfigurationError
+from tridist.checks import check_seconds, check_whole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +31,7 @@ class WorkerLimits:
     max_memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.unresponsive_after is not None and not 0 < self.unresponsive_after < math.inf:
-            reason = "must be a number of seconds above 0, or nothing"
-            raise ConfigurationError("unresponsive_after", self.unresponsive_after, reason)
-        if self.max_memory is not None and (isinstance(self.max_memory, bool) or self.max_memory <= 0):
-            raise ConfigurationError("max_memory", self.max_memory, "must be a number of bytes above 0, or nothing")
+        if self.unresponsive_after is not None:
+            check_seconds("unresponsive_after", self.unresponsive_after)
+        if self.max_memory is not None:
+            check_whole("max_memory", self.max_memory, 1, unit="number of bytes")

@@ -22,6 +22,7 @@ from typing import TypeVar
 
 from typing_extensions import Self
 
+from tridist.checks import check_host, check_seconds, check_whole
 from tridist.deployment import tied_exec
 from tridist.deployment.private_directory import PrivateDirectory
 from tridist.errors import DeploymentError, MissingExtraError
@@ -29,6 +30,7 @@ from tridist.errors import DeploymentError, MissingExtraError
 _PROCESS = "nats-server"
 _POLL_SECONDS = 0.005
 _LOG_TAIL_BYTES = 2000
+_MAX_PORT = 65535
 _T = TypeVar("_T")
 
 
@@ -48,6 +50,9 @@ class NatsServerConfig:
         extra: text to append to the configuration file (authorization, TLS, clustering, …).
         start_timeout: seconds that it may take until the server is ready; a large store is replayed in that time.
         stop_timeout: seconds between SIGTERM and SIGKILL; the server syncs its store when it ends.
+
+    Raises:
+        ConfigurationError: a field is not as described.
     """
 
     host: str = "127.0.0.1"
@@ -60,6 +65,16 @@ class NatsServerConfig:
     extra: str = field(default="", repr=False)
     start_timeout: float = 10.0
     stop_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        check_host("host", self.host)
+        if self.port is not None:
+            check_whole("port", self.port, 1, _MAX_PORT)
+        for name in ("max_payload", "max_memory_store", "max_file_store"):
+            if getattr(self, name) is not None:
+                check_whole(name, getattr(self, name), 0, unit="number of bytes")
+        for name in ("start_timeout", "stop_timeout"):
+            check_seconds(name, getattr(self, name))
 
     def render(self, store_dir: Path, port: int) -> str:
         """The text of the configuration file; ``port`` -1 means any free one."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tridist.checks import check_host, check_seconds, check_whole
 from tridist.errors import ConfigurationError
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.subjects import check_name, check_version
@@ -47,8 +48,7 @@ class OperatorConfig:
     def __post_init__(self) -> None:
         check_name("operator", self.name)
         check_version(self.version)
-        if isinstance(self.max_in_flight, bool) or not 1 <= self.max_in_flight <= MAX_IN_FLIGHT_LIMIT:
-            raise ConfigurationError("max_in_flight", self.max_in_flight, f"must be from 1 to {MAX_IN_FLIGHT_LIMIT}")
+        check_whole("max_in_flight", self.max_in_flight, 1, MAX_IN_FLIGHT_LIMIT)
         if isinstance(self.implementation, str) and self.implementation != "triton" and ":" not in self.implementation:
             raise ConfigurationError("implementation", self.implementation, "is neither 'triton' nor 'module:name'")
         if self.implementation == "triton" and not self.repository:
@@ -93,7 +93,7 @@ class WorkerConfig:
                 raise ConfigurationError("operators", operator.name, f"holds version {operator.version} of it twice")
             seen.add(key)
         for name in ("grace_period", "linger"):
-            if not getattr(self, name) >= 0:
-                raise ConfigurationError(name, getattr(self, name), "must be a number of seconds from 0")
-        if (port := self.metrics_port) is not None and (isinstance(port, bool) or not 0 <= port <= MAX_PORT):
-            raise ConfigurationError("metrics_port", port, f"must be from 0 to {MAX_PORT}")
+            check_seconds(name, getattr(self, name), zero=True)
+        if self.metrics_port is not None:
+            check_whole("metrics_port", self.metrics_port, 0, MAX_PORT)
+        check_host("metrics_host", self.metrics_host)

@@ -90,7 +90,7 @@ ERRORS = {
     WORKER + "    environment: {A: 1}": (5, 22, "workers[0].environment.A", "put it in quotes"),
     WORKER + "    environment: [A]": (5, 18, "workers[0].environment", "must be a map"),
     WORKER + "    restart: {max_restarts: -1}": (5, 29, "workers[0].restart.max_restarts", "from 0"),
-    WORKER + "    limits: {max_memory: 0}": (5, 26, "workers[0].limits.max_memory", "bytes above 0"),
+    WORKER + "    limits: {max_memory: 0}": (5, 26, "workers[0].limits.max_memory", "must be from 1"),
     WORKER + "    limits: {max_memory: 1.5}": (5, 26, "workers[0].limits.max_memory", "must be a whole number"),
     WORKER + "limits: {unresponsive_after: 0}": (5, 30, "limits.unresponsive_after", "seconds above 0"),
     WORKER + "    calls: [x]": (1, 1, "calls", "is no worker of the deployment that w is in"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
+from tridist.checks import check_seconds, check_whole
 from tridist.errors import ConfigurationError
 from tridist.icp.client_watch import DEFAULT_GRACE
 from tridist.icp.queueing import IDEMPOTENCY_WINDOW, MAX_BYTES, MAX_MESSAGES
@@ -15,6 +17,8 @@ from tridist.icp.subjects import check_name
 
 DEFAULT_URL = "nats://127.0.0.1:4222"
 _SHORTEST_WINDOW = 0.1
+_MOST_REPLICAS = 5  # JetStream's own limit
+_SUBJECT = re.compile(r"[^\s.*>]+(\.[^\s.*>]+)*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +109,10 @@ class NatsConfig:
         if (self.user is None) != (self.password is None):
             raise ConfigurationError("user", "…", "and password go together")
         for name in ("connect_timeout", "reconnect_wait", "patience", "reply_timeout", "ping_interval"):
-            _check_positive(name, getattr(self, name))
+            check_seconds(name, getattr(self, name))
+        if self.max_reconnects is not None:
+            check_whole("max_reconnects", self.max_reconnects, 0)
+        _check_prefix("inbox_prefix", self.inbox_prefix)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -154,9 +161,13 @@ class StreamConfig:
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_messages"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
-                _check_positive(name, getattr(self, name))
-        _check_count("replicas", self.replicas)
+                check_whole(name, getattr(self, name), 1)
+        check_whole("replicas", self.replicas, 1, _MOST_REPLICAS)
+        check_whole("dead_letter_bytes", self.dead_letter_bytes, 1, unit="number of bytes")
+        check_seconds("max_age", self.max_age, zero=True)
+        check_seconds("dead_letter_age", self.dead_letter_age, zero=True)
+        if self.idempotency_window is not None:
+            check_seconds("idempotency_window", self.idempotency_window)
         if self.key_window < _SHORTEST_WINDOW:
             raise ConfigurationError(
                 "idempotency_window", self.key_window, f"must be at least {_SHORTEST_WINDOW} (JetStream's limit)"
@@ -167,12 +178,6 @@ class StreamConfig:
             )
         if self.storage not in ("file", "memory"):
             raise ConfigurationError("storage", self.storage, "is neither 'file' nor 'memory'")
-        if not 1 <= self.replicas <= 5:  # noqa: PLR2004 (JetStream's own limit)
-            raise ConfigurationError("replicas", self.replicas, "must be from 1 to 5")
-        if not self.dead_letter_age >= 0:
-            raise ConfigurationError("dead_letter_age", self.dead_letter_age, "must be a number of seconds from 0")
-        if not self.dead_letter_bytes > 0:
-            raise ConfigurationError("dead_letter_bytes", self.dead_letter_bytes, "must be greater than 0")
 
     @property
     def key_window(self) -> float:
@@ -209,24 +214,16 @@ class DeliveryConfig:
 
     def __post_init__(self) -> None:
         for name in ("ack_wait", "pull_expiry", "heartbeat", "direct_expiry", "client_grace"):
-            _check_positive(name, getattr(self, name))
-        _check_count("max_attempts", self.max_attempts)
-        if self.max_attempts < 1:
-            raise ConfigurationError("max_attempts", self.max_attempts, "must be at least 1")
+            check_seconds(name, getattr(self, name))
+        check_whole("max_attempts", self.max_attempts, 1)
         if self.heartbeat * 2 > self.pull_expiry:
             raise ConfigurationError("heartbeat", self.heartbeat, "must be at most half of pull_expiry")
 
 
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ConfigurationError(name, value, "must be a whole number")
-
-
-def _check_positive(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigurationError(name, value, "must be a number")
-    if not value > 0:
-        raise ConfigurationError(name, value, "must be greater than 0")
+def _check_prefix(field: str, value: object) -> None:
+    if not isinstance(value, str) or not _SUBJECT.fullmatch(value):
+        reason = "must be words joined by dots, without blanks, '*' and '>': the beginning of a NATS subject"
+        raise ConfigurationError(field, value, reason)
 
 
 def check_server_url(field: str, url: object) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 import os
 import socket
 from dataclasses import dataclass, field
 
+from tridist.checks import check_host, check_number, check_seconds, check_whole
 from tridist.errors import ConfigurationError
 from tridist.icp.data_plane import DEFAULT_INLINE_THRESHOLD, DEFAULT_LEASE
 
@@ -69,19 +69,20 @@ class UcpDataPlaneConfig:
     secret: str | None = field(default_factory=lambda: os.environ.get(SECRET_VARIABLE) or None, repr=False)
 
     def __post_init__(self) -> None:
-        self._check("host", self.host, bool(self.host), "is empty")
-        self._check("port", self.port, 0 <= self.port <= _MAX_PORT, f"is not from 0 to {_MAX_PORT}")
-        for name in ("lease", "connect_timeout", "request_timeout", "minimum_rate"):
-            value = getattr(self, name)
-            self._check(name, value, 0 < value < math.inf, "is not a positive, finite number")
-        for name in ("inline_threshold", "close_grace", "receive_pool"):
-            value = getattr(self, name)
-            self._check(name, value, 0 <= value < math.inf, "is negative or not finite")
-        # The value stays out of the error, which may be logged.
-        self._check("secret", "an empty string", self.secret != "", "is empty")
+        check_host("host", self.host)
+        check_whole("port", self.port, 0, _MAX_PORT)
+        for name in ("connect_timeout", "request_timeout"):
+            check_seconds(name, getattr(self, name))
+        check_seconds("close_grace", self.close_grace, zero=True)
+        for name in ("lease", "minimum_rate"):
+            check_number(name, getattr(self, name))
+        for name in ("inline_threshold", "receive_pool"):
+            check_whole(name, getattr(self, name), 0, unit="number of bytes")
         for name in ("max_tensor_size", "max_peers"):
-            value = getattr(self, name)
-            self._check(name, value, value > 0, "is not positive")
+            check_whole(name, getattr(self, name), 1)
+        # The value stays out of the error, which may be logged.
+        if self.secret == "":
+            raise ConfigurationError("secret", "an empty string", "is empty")
         self._check_secret()
 
     def _check_secret(self) -> None:
@@ -94,11 +95,6 @@ class UcpDataPlaneConfig:
                     "random text for all of them"
                 )
                 raise ConfigurationError("secret", None, reason)
-
-    @staticmethod
-    def _check(name: str, value: object, good: bool, reason: str) -> None:
-        if not good:
-            raise ConfigurationError(name, value, reason)
 
     @property
     def loopback(self) -> bool:
