@@ -212,6 +212,7 @@ class DeadlineExceededError(TridistError):
         stage: where it was: ``"unserved"`` (no worker serves the operator), ``"queued"``, ``"running"`` or
             ``"unknown"`` (the server could not be asked).
         component_id: the only worker that might have taken it (``"unserved"``: no worker has this id); None for any.
+        version: the version of the operator; None where whoever raised it did not say.
     """
 
     code = "DEADLINE_EXCEEDED"
@@ -219,6 +220,7 @@ class DeadlineExceededError(TridistError):
     operator: str
     stage: str
     component_id: str | None
+    version: int | None
 
     _STAGES: ClassVar[dict[str, str]] = {
         "unserved": "no worker serves this operator",
@@ -227,16 +229,28 @@ class DeadlineExceededError(TridistError):
         "unknown": "where it was then could not be found out",
     }
 
-    def __init__(self, request_id: str, operator: str, stage: str, component_id: str | None = None) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        operator: str,
+        stage: str,
+        component_id: str | None = None,
+        *,
+        version: int | None = None,
+    ) -> None:
         where = self._STAGES.get(stage, stage)
         if stage == "unserved" and component_id is not None:
             where = f"no worker of this operator has the component id {component_id!r}"
+        elif stage == "unserved" and version is not None:
+            where = f"no worker serves version {version} of {operator!r}"
+        to = repr(operator) if version is None else f"{operator!r} version {version}"
         super().__init__(
-            f"request {request_id} to {operator!r} passed its deadline: {where}",
+            f"request {request_id} to {to} passed its deadline: {where}",
             request_id=request_id,
             operator=operator,
             stage=stage,
             component_id=component_id,
+            version=version,
         )
 
 

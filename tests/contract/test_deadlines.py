@@ -13,8 +13,8 @@ from tridist.icp.messages import InferenceRequest, InferenceResponse
 SOON = 15.0
 
 
-def a_request(seconds=SOON):
-    return InferenceRequest(operator="echo", deadline=time.time() + seconds)
+def a_request(seconds=SOON, **fields):
+    return InferenceRequest(operator="echo", deadline=time.time() + seconds, **fields)
 
 
 async def next_of(puller):
@@ -38,7 +38,14 @@ async def test_a_request_to_a_worker_that_nobody_is_says_so(client, worker):
 async def test_a_request_to_any_worker_names_none(client):
     error = await failure_of(await client.post_request(a_request(0.4)))
     assert (error.stage, error.component_id) == ("unserved", None)
-    assert "no worker serves this operator" in str(error)
+    assert "no worker serves version 1 of 'echo'" in str(error)
+
+
+async def test_a_request_to_a_version_that_nobody_serves_says_which(client, worker):
+    await worker.pull_requests("echo")  # version 1
+    error = await failure_of(await client.post_request(a_request(0.4, version=2)))
+    assert (error.stage, error.version) == ("unserved", 2)
+    assert "no worker serves version 2 of 'echo'" in str(error)
 
 
 async def test_what_expires_in_the_worker_s_own_queue_is_not_handed_out(client, worker):

@@ -24,7 +24,7 @@ EXAMPLES = [
     errors.InvalidMessageError("inputs.x", "is missing"),
     errors.UnsupportedProtocolError(2, 1),
     errors.MessageTooLargeError(2_000_000, 1_048_576),
-    errors.DeadlineExceededError("r1", "encoder", "unserved", "w7"),
+    errors.DeadlineExceededError("r1", "encoder", "unserved", "w7", version=3),
     errors.RequestCancelledError("r"),
     errors.WindowExceededError("r", 32),
     errors.OverloadedError("encoder", 100, 99, "requests"),

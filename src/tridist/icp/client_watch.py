@@ -165,7 +165,8 @@ class HeldRequest:
         try:
             await asyncio.wait_for(waiter, self.request.remaining())
         except asyncio.TimeoutError:
-            raise DeadlineExceededError(self.request.id, self.request.operator, "running") from None
+            late = self.request
+            raise DeadlineExceededError(late.id, late.operator, "running", version=late.version) from None
         finally:
             self._waiters.discard(waiter)
 

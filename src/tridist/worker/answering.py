@@ -98,7 +98,7 @@ class Answering:
             if work.abandoned or not work.expired:
                 raise
             work.resume()
-            raise DeadlineExceededError(request.id, request.operator, "running") from None
+            raise DeadlineExceededError(request.id, request.operator, "running", version=request.version) from None
         finally:
             self._deadlines.discard(work)
 
@@ -108,7 +108,7 @@ class Answering:
         inputs = await self._open_inputs(message.inputs)
         # The deadline's timer acts at the next wait only: an operator without one would run for nobody.
         if has_expired(message):
-            raise DeadlineExceededError(message.id, message.operator, "running")
+            raise DeadlineExceededError(message.id, message.operator, "running", version=message.version)
         request = OperatorRequest(inputs, message, delivery.attempt, lambda: work.abandoned)
         if not self._execution.streams:
             await conversation.post(await work.once(request), final=True)

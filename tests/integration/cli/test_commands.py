@@ -173,7 +173,7 @@ def test_an_operators_error_is_1(url: str):
 def test_a_deadline_is_4(url: str):
     done = tridist("infer", "nobody", "--timeout", "2", "--url", url)
     assert done.returncode == 4
-    assert "no worker serves this operator" in done.stderr
+    assert "no worker serves version 1 of 'nobody'" in done.stderr
 
 
 @pytest.mark.parametrize("command", [["operators"], ["infer", "x"], ["worker", "--operator", "a=os:getcwd"]], ids=str)

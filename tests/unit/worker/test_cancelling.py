@@ -368,5 +368,5 @@ async def test_a_request_can_be_left_before_it_is_posted():
 
 async def test_the_window_option_is_checked():
     async with hosting(Recorder) as hosted:
-        with pytest.raises(errors.InvalidArgumentError, match="^window: "):
+        with pytest.raises(errors.InvalidArgumentError, match=r"^window: "):
             await hosted.client.post_request("Recorder", window=0)

@@ -137,7 +137,7 @@ class MemoryRequestPlane(RequestPlane):
             check_idempotency_key(idempotency_key)
         check_when_full(when_full)
         if has_expired(request):
-            raise DeadlineExceededError(request.id, request.operator, "queued", component_id)
+            raise DeadlineExceededError(request.id, request.operator, "queued", component_id, version=request.version)
         self._check_size(data)
         queued = QueuedRequest(data, component_id, request.deadline, PriorityClass.of(request.priority))
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))
@@ -217,7 +217,7 @@ class MemoryRequestPlane(RequestPlane):
         self, request: InferenceRequest, subjects: OperatorSubjects, queued: QueuedRequest
     ) -> DeadlineExceededError:
         stage = self._broker.stage(subjects, queued)
-        return DeadlineExceededError(request.id, request.operator, stage, queued.component_id)
+        return DeadlineExceededError(request.id, request.operator, stage, queued.component_id, version=request.version)
 
     def _remember(self, stream: ResponseStream, subjects: OperatorSubjects, queued: QueuedRequest) -> None:
         """Note where a request went, for as long as it is open."""

@@ -126,7 +126,7 @@ class Poster:
         except ConnectionFailedError as error:
             request = posting.request
             if has_expired(request):
-                raise DeadlineExceededError(request.id, request.operator, "unknown") from error
+                raise DeadlineExceededError(request.id, request.operator, "unknown", version=request.version) from error
             raise
         return ack.sequence
 

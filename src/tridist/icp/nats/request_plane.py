@@ -166,7 +166,7 @@ class NatsRequestPlane(RequestPlane):
             check_idempotency_key(idempotency_key)
         posting = Posting(posted, data, key, idempotency_key, when_full=check_when_full(when_full))
         if has_expired(request):
-            raise DeadlineExceededError(request.id, request.operator, "queued", component_id)
+            raise DeadlineExceededError(request.id, request.operator, "queued", component_id, version=request.version)
         self._check_size(posting.size)
         if self._unheard:
             raise DeniedError(self.config.address, self._unheard)
@@ -275,7 +275,8 @@ class NatsRequestPlane(RequestPlane):
     async def _fail_late(self, receipt: Receipt, stream: ResponseStream) -> None:
         request = stream.request
         where = await self._stages.stage(receipt.key, receipt.sequence)
-        stream.fail(DeadlineExceededError(request.id, request.operator, where, receipt.key.component_id))
+        component_id = receipt.key.component_id
+        stream.fail(DeadlineExceededError(request.id, request.operator, where, component_id, version=request.version))
 
     def _receive(self, message: Message) -> None:
         try:
