@@ -42,7 +42,7 @@ def serving(name: str, port: int | None, replicas: int = 1, host: str = "127.0.0
         (serving("a", 9000, 3), serving("b", 9002), 9002),
         (serving("a", 9002), serving("b", 9000, 3), 9002),
         (serving("a", 9000, 9), serving("b", 9003, 2), 9003),
-        (serving("a", 9000, host=""), serving("b", 9000), 9000),
+        (serving("a", 9000, host="0.0.0.0"), serving("b", 9000), 9000),
         (serving("a", 9000, host="10.0.0.1"), serving("b", 9000, host="::"), 9000),
     ],
 )
@@ -171,8 +171,9 @@ def test_limits_that_cannot_be_are_refused(fields):
 )
 def test_calls_in_which_there_is_no_order_are_refused(calls, reason):
     workers = tuple(WorkerReplicas(worker=worker(name), calls=tuple(called)) for name, called in calls.items())
-    with pytest.raises(ConfigurationError, match=reason):
+    with pytest.raises(ConfigurationError, match=reason) as raised:
         DeploymentConfig(workers=workers)
+    assert raised.value.field == "workers[0].calls"
 
 
 def test_calls_may_branch_and_meet_again():

@@ -93,7 +93,7 @@ ERRORS = {
     WORKER + "    limits: {max_memory: 0}": (5, 26, "workers[0].limits.max_memory", "must be from 1"),
     WORKER + "    limits: {max_memory: 1.5}": (5, 26, "workers[0].limits.max_memory", "must be a whole number"),
     WORKER + "limits: {unresponsive_after: 0}": (5, 30, "limits.unresponsive_after", "seconds above 0"),
-    WORKER + "    calls: [x]": (1, 1, "calls", "is no worker of the deployment that w is in"),
+    WORKER + "    calls: [x]": (5, 12, "workers[0].calls", "is no worker of the deployment that w is in"),
     WORKER + "    calls: w": (5, 12, "workers[0].calls", "must be a list"),
     WORKER + "    restart: often": (5, 14, "workers[0].restart", "must be a map"),
     WORKER + "    operators: []": (5, 5, "workers[0].operators", "is given twice (first on line 3)"),
