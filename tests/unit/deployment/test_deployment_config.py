@@ -42,7 +42,7 @@ def serving(name: str, port: int | None, replicas: int = 1, host: str = "127.0.0
         (serving("a", 9000, 3), serving("b", 9002), 9002),
         (serving("a", 9002), serving("b", 9000, 3), 9002),
         (serving("a", 9000, 9), serving("b", 9003, 2), 9003),
-        (serving("a", 9000, host="0.0.0.0"), serving("b", 9000), 9000),
+        (serving("a", 9000, host="0.0.0.0"), serving("b", 9000), 9000),  # noqa: S104 (nothing is bound)
         (serving("a", 9000, host="10.0.0.1"), serving("b", 9000, host="::"), 9000),
     ],
 )
