@@ -19,27 +19,29 @@ from tridist.icp.data_types import DataType
 from tridist.icp.dead_letters import DeadLetter
 from tridist.icp.messages import ErrorInfo, TensorReference
 
+_SHORTENED = {"operator": 10, "request": 8}
+"""Columns that are cut where the terminal is narrow, and what is left of them at least."""
+_SECONDS = len("2026-11-21T12:00:00")
+
 
 def table(letters: Sequence[DeadLetter], namespace: str, *, more: bool) -> Table | Text:
     """A line for each; ``more`` says that there may be others behind them."""
     if not letters:
         return Text(f"no dead letters in the namespace {namespace}")
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("id", justify="right")
+    shown.add_column("id", justify="right", no_wrap=True)
     for column in ("died", "operator", "request", "error"):
-        # Times and codes are what people look for; the rest folds where the terminal is narrow.
-        shown.add_column(column, overflow="fold", no_wrap=column in ("died", "error"))
-    for column in ("attempts", "bytes"):
-        shown.add_column(column, justify="right")
+        least = _SHORTENED.get(column)
+        shown.add_column(column, overflow="ellipsis", no_wrap=least is None, min_width=least)
+    shown.add_column("attempts", justify="right", no_wrap=True)
     for letter in letters:
         shown.add_row(
             str(letter.id),
-            _time(letter),
+            _time(letter)[:_SECONDS].replace("T", " "),
             escape(f"{letter.operator}/{letter.version}"),
             escape(printable(letter.request_id or "-")),
             escape(printable(letter.error.code)),
             str(letter.attempts),
-            f"{letter.size} (not kept)" if letter.truncated else str(letter.size),
         )
     if more:
         shown.caption = f"there may be more: --after {letters[-1].id}"

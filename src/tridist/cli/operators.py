@@ -19,6 +19,8 @@ from tridist.icp.planes import Planes, PlanesConfig
 from tridist.icp.request_plane import RequestPlane
 from tridist.icp.status import OperatorStatus, QueueStatus, WorkerStatus
 
+_LEAST_WIDTHS = {"operator": 12, "workers": 12}
+"""Characters: narrower columns break names into strips. All columns together fit a terminal of 80."""
 _TROUBLES = ("retried", "expired", "cancelled", "exhausted", "refused", "dead_lettered")
 """Counters that are 0 where all is well."""
 
@@ -120,6 +122,8 @@ def _as_json(entry: _Entry) -> dict[str, Any]:
         "name": queue.operator,
         "version": queue.version,
         "waiting": queue.waiting,
+        "waiting_high": queue.waiting_high,
+        "waiting_low": queue.waiting_low,
         "running": queue.running,
         "idle_pulls": queue.idle_pulls,
         "workers": workers,
@@ -130,9 +134,9 @@ def _table(entries: list[_Entry], namespace: str) -> Table | Text:
     if not entries:
         return Text(f"nothing is served in the namespace {namespace}, and nothing waits")
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("operator", "version", "workers"):
-        table.add_column(column, overflow="fold", no_wrap=column == "version")
-    for column in ("waiting", "running", "slots", "completed", "failed"):
+    for column, least in _LEAST_WIDTHS.items():
+        table.add_column(column, overflow="fold", min_width=least)
+    for column in ("waiting", "running", "slots", "done", "failed"):
         table.add_column(column, justify="right", no_wrap=True)
     troubles = [_trouble(entry) for entry in entries]
     if any(troubles):  # a terminal is narrow
@@ -156,8 +160,7 @@ def _row(entry: _Entry) -> list[str]:
     names = ", ".join(escape(printable(worker.name)) for worker, _ in entry.served)
     waiting = str(queue.waiting)
     return [
-        escape(printable(queue.operator)),
-        str(queue.version),
+        escape(printable(f"{queue.operator}/{queue.version}")),
         names or "[red]nobody[/]",
         f"[yellow]{waiting}[/]" if queue.waiting else waiting,
         str(max(queue.running, sum(status.running for status in statuses))),
