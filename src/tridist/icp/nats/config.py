@@ -66,7 +66,7 @@ class NatsConfig:
         user: with ``password``.
         password: with ``user``.
         token: instead of user and password.
-        credentials_file: a ``.creds`` file with a JWT and an nkey seed.
+        credentials_file: a ``.creds`` file with a JWT and an nkey seed; read for each connection anew.
         nkey_seed_file: a file with an nkey seed.
         tls: how to do TLS; None leaves it to the URL and the server, with the system's certificates.
         name: what the server's monitoring shows; None means the component id.

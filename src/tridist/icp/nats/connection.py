@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import nats.errors
@@ -16,6 +17,7 @@ from typing_extensions import override
 
 from tridist.errors import ConnectionFailedError, PlaneClosedError, PlaneError, TridistError
 from tridist.icp.nats.config import NatsConfig
+from tridist.icp.nats.credentials import check_credentials, read_seed, read_token
 from tridist.icp.nats.frames import FrameParser
 
 _log = logging.getLogger(__name__)
@@ -55,6 +57,16 @@ class _DirectClient(Client):
     @override
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         self._deliver(sid, subject, reply, data, headers or b"")
+
+    # nats-py looks for a token that is not there for ever, in a loop that blocks ours, and takes what is raised over a
+    # seed that is none for the end of its reconnecting. An OSError is a reason to try again: files get replaced.
+    @override
+    def _read_creds_user_jwt(self, creds: Any) -> bytearray:
+        return read_token(Path(creds))
+
+    @override
+    def _read_creds_user_nkey(self, creds: Any) -> bytearray:
+        return read_seed(Path(creds))
 
     def _deliver(self, sid: int, subject: bytes, reply: bytes, data: bytes, header: bytes) -> None:
         handler = self.handlers.get(sid)
@@ -168,7 +180,7 @@ class NatsConnection:
         """Connect.
 
         Raises:
-            ConfigurationError: a certificate cannot be used.
+            ConfigurationError: a certificate or a file with credentials cannot be used.
             ConnectionFailedError: no server answered in time, or one refused us.
         """
         options = self._options()
@@ -288,6 +300,8 @@ class NatsConnection:
 
     def _options(self) -> dict[str, Any]:
         config = self.config
+        if config.credentials_file is not None:
+            check_credentials(config.credentials_file)
         options: dict[str, Any] = {
             "servers": list(config.servers),
             "name": self._name,
