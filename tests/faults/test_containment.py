@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,14 +107,16 @@ async def suffer(running: Running, fault: str):
     """Let ``frail`` suffer a fault among other requests; returns its answers. The other worker notices nothing."""
     running.forget_events()
     bystander = running.other
-    async with Traffic(running.client, ("neighbour", "bystander")).running() as traffic:
-        try:
-            return await outcomes(running.client, "frail", parameters={"fault": fault})
-        finally:
-            await traffic.proceeds()
-            assert {answer.attempt for answer in traffic.answers["bystander"]} == {1}
-            assert {answer.component_id for answer in traffic.answers["bystander"]} == {bystander.component_id}
-            assert running.other == bystander
+    with tempfile.TemporaryDirectory() as folder:
+        parameters = {"fault": fault, "mark": f"{folder}/suffered"}
+        async with Traffic(running.client, ("neighbour", "bystander")).running() as traffic:
+            try:
+                return await outcomes(running.client, "frail", parameters=parameters)
+            finally:
+                await traffic.proceeds()
+                assert {answer.attempt for answer in traffic.answers["bystander"]} == {1}
+                assert {answer.component_id for answer in traffic.answers["bystander"]} == {bystander.component_id}
+                assert running.other == bystander
 
 
 async def test_an_operator_that_raises_fails_its_request_alone(running: Running):
@@ -221,6 +224,8 @@ async def with_triton(tmp_path_factory):
         for name in ("crashes", "identity")
     ]
     config = deployment(replicas(*models, NEIGHBOUR, name="frail"), BYSTANDER)
+    # Neighbours have to look undisturbed here, too.
+    config = replace(config, planes=replace(config.planes, delivery=DeliveryConfig()))
     async for made in run(config):
         yield made
 

@@ -65,12 +65,26 @@ FAULTS: dict[str, Callable[[], Any]] = {
 
 
 class Frail(Operator):
-    """Does to its process what the request asks for, at the first attempt; answers with its process's id."""
+    """Does to its process what the request asks for; answers with its process's id.
+
+    What hurts the process it does once, though not at the first attempt: where the machine stalls, that one may never
+    get here. The request names a file that tells the runs apart.
+    """
 
     async def execute(self, request: OperatorRequest) -> dict[str, Any]:
-        if request.attempt == 1 and "fault" in request.parameters:
-            FAULTS[str(request.parameters["fault"])]()
+        fault = str(request.parameters.get("fault", ""))
+        if fault and (fault == "raise" or _first(str(request.parameters["mark"]))):
+            FAULTS[fault]()
         return {"pid": np.int64(os.getpid())}
+
+
+def _first(mark: str) -> bool:
+    """Whether nobody has made this file; it is made now."""
+    try:
+        Path(mark).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 @operator
