@@ -1,8 +1,9 @@
 # Everything a checkout needs, from a bare Debian 12 with Python, make and git. `make help` lists the targets.
 
 PYTHON ?= python3
-# Passed on to pytest; files go to one worker each, so that module fixtures (servers) start once.
-PYTEST_ARGS ?= -n 2 --dist loadfile
+# Passed on to pytest; files go to one worker each, so that module fixtures (servers) start once, and in the order of
+# tests/conftest.py: by default, those with the fewest tests would come last, and some of these take a minute.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 TESTS ?= tests
 HELLO_ARGS ?=
 BENCH_ARGS ?=

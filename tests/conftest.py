@@ -11,10 +11,20 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+LONG_FIRST = ("faults", "e2e", "integration", "contract", "unit")
+"""Folders by how long their longest file takes: what begins last ends last, while other cores have nothing to do."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=_place)  # keeps the order in a folder
     if shutil.which("nvidia-smi") is not None or os.environ.get("TRIDIST_TEST_GPU"):
         return
     no_gpu = pytest.mark.skip(reason="no NVIDIA GPU on this machine (set TRIDIST_TEST_GPU=1 to try anyway)")
     for item in items:
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(no_gpu)
+
+
+def _place(item: pytest.Item) -> int:
+    folder = item.path.relative_to(Path(__file__).parent).parts[0]
+    return LONG_FIRST.index(folder) if folder in LONG_FIRST else len(LONG_FIRST)
