@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 
 from support.deployed import deployment, operator, replicas
-from support.operators_faults import GATED, LARGE, STREAM, TOTAL, Gates
+from support.operators_faults import ASKS, GATED, LARGE, STREAM, TOTAL, Gates
 from support.tcp_proxy import TcpProxy
 from tridist.client import Client, Response
 from tridist.deployment import Deployment, EmbeddedNatsServer
@@ -159,6 +159,7 @@ def _deployment(folder: Path, workers: int, slots: int) -> Any:
     operators = (
         operator("gated", GATED, **gates),
         operator("stream", STREAM, **gates),
+        operator("asks", ASKS),
         operator("large", LARGE),
         operator("total", TOTAL),
     )

@@ -1,7 +1,8 @@
 """Operators for fault tests: they say when they begin, and go on when they are told.
 
 Each run of a request has two files in the folder that the operator is given: ``<tag>.<attempt>.begun`` (its process id)
-is written when it begins, and it waits for ``<tag>.<attempt>.go``, or ``<tag>.go`` for every attempt.
+is written when it begins, and it waits for ``<tag>.<attempt>.go``, or ``<tag>.go`` for every attempt. A run that is
+cancelled while it waits leaves a third, ``<tag>.<attempt>.cancelled``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tridist.operators import Operator, OperatorRequest, OperatorResponse, opera
 _POLL = 0.01
 GATED = "support.operators_faults:Gated"
 STREAM = "support.operators_faults:GatedStream"
+ASKS = "support.operators_faults:AsksGated"
 LARGE = "support.operators_faults:large"
 TOTAL = "support.operators_faults:total"
 SLOW = "support.operators_faults:Slow"
@@ -39,6 +41,10 @@ class Gates:
         """Wait for that."""
         return await until(lambda: self.begun(tag, attempt), seconds)
 
+    def cancelled(self, tag: str, attempt: int = 1) -> bool:
+        """Whether this attempt has got `asyncio.CancelledError`."""
+        return (self.folder / f"{tag}.{attempt}.cancelled").exists()
+
     def open(self, tag: str, attempt: int | None = None) -> None:
         """Let a request end: one attempt of it, or all."""
         (self.folder / (f"{tag}.go" if attempt is None else f"{tag}.{attempt}.go")).touch()
@@ -50,8 +56,12 @@ class Gates:
         partial.write_text(str(os.getpid()))
         partial.rename(path)
         gates = (self.folder / f"{tag}.{attempt}.go", self.folder / f"{tag}.go")
-        while not any(gate.exists() for gate in gates):  # noqa: ASYNC110 (files make no events)
-            await asyncio.sleep(_POLL)
+        try:
+            while not any(gate.exists() for gate in gates):  # noqa: ASYNC110 (files make no events)
+                await asyncio.sleep(_POLL)
+        except asyncio.CancelledError:
+            (self.folder / f"{tag}.{attempt}.cancelled").touch()
+            raise
 
 
 class Gated(Operator):
@@ -64,14 +74,23 @@ class Gated(Operator):
 
 
 class GatedStream(Operator):
-    """Answers 0, 1, … below ``count``; waits for its gate before number ``hold``."""
+    """Answers 0, 1, … below ``count``, each with ``size`` bytes more; waits for its gate before number ``hold``."""
 
     async def execute(self, request: OperatorRequest) -> Any:
         gates = Gates(Path(self.context.parameters["gates"]))
         for number in range(int(request.parameters["count"])):
             if number == request.parameters["hold"]:
                 await gates.passed(str(request.parameters["tag"]), request.attempt)
-            yield OperatorResponse({"number": np.int64(number)}, {"pid": os.getpid()})
+            large = {"large": np.zeros(size, np.uint8)} if (size := int(request.parameters.get("size", 0))) else {}
+            yield OperatorResponse({"number": np.int64(number), **large}, {"pid": os.getpid()})
+
+
+class AsksGated(Operator):
+    """Answers with what the gated operator does, under the same tag."""
+
+    async def execute(self, request: OperatorRequest) -> Any:
+        asked = self.remote("gated").post_request(request.inputs, parameters={"tag": request.parameters["tag"]})
+        return {"y": (await asked)["y"]}
 
 
 class Slow(Operator):

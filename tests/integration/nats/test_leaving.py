@@ -395,9 +395,31 @@ async def test_a_client_that_may_not_withdraw_reports_all_the_same():
         await asyncio.wait_for(left.wait(), SOON)
         await delivery.drop()
         await until(lambda: not client._leaving._may_withdraw)
-        queued = await client.post_request(a_request(id="queued"))
-        await next_of(next(iter(worker._pullers)))
-        await queued.aclose()
+
+
+async def test_what_a_client_may_not_withdraw_is_dropped_by_the_worker_that_comes_to_it():
+    extra = """authorization { users = [{ user: alice, password: opensesame,
+        permissions: { publish: { deny: ["$JS.API.STREAM.MSG.DELETE.>"] } } }] }"""
+    async with nats_request_planes(NatsServerConfig(extra=extra)) as open_plane:
+        client, worker = [await open_plane(**ALICE) for _ in range(2)]
+        _, delivery, _ = await running(client, worker, slots=1)
+        queued = [await client.post_request(a_request(id=name)) for name in ("left", "kept", "left too")]
+        for stream in (queued[0], queued[2]):
+            await stream.aclose()
+        await until(lambda: not client._leaving._may_withdraw)
+        await client._connection.flush()
+        assert await left_in_queue(client) == 4  # the server has not removed them
+        await answer(worker, delivery)
+        (puller,) = worker._pullers
+        kept = await next_of(puller)
+        assert kept.request.id == "kept"
+        await answer(worker, kept)
+        await one_of(queued[1])
+        await until(lambda: _is_empty(worker))
+        following = await client.post_request(a_request(id="following"))
+        handed_out = await next_of(puller)
+        assert handed_out.request.id == "following"  # "left too" was never handed out
+        await following.aclose()
 
 
 # -- stale deliveries ------------------------------------------------------------------------------------------------
