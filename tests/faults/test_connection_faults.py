@@ -10,8 +10,9 @@ import asyncio
 
 import pytest
 
-from support.faults import scene
+from support.faults import COUNTED, NEVER, scene
 from support.waiting import until
+from tridist.icp.nats import recovery
 
 LOST = 10
 
@@ -60,7 +61,7 @@ class TestOfTheClient:
             await outcome(world, request)
 
     async def test_queued(self, tmp_path):
-        async with scene(tmp_path, workers=1, slots=1) as world:
+        async with scene(tmp_path, workers=1, slots=1, ack_wait=NEVER) as world:
             blocker = world.gated("blocker")
             await world.gates.until_begun("blocker")
             request = world.gated("a")
@@ -72,7 +73,7 @@ class TestOfTheClient:
             assert (await outcome(world, request)).attempt == 1
 
     async def test_running(self, tmp_path):
-        async with scene(tmp_path) as world:
+        async with scene(tmp_path, ack_wait=NEVER) as world:
             request = world.gated("a")
             await world.gates.until_begun("a")
             await lose(world.client_proxy)
@@ -129,7 +130,7 @@ class TestOfTheClient:
 
 class TestOfTheWorkers:
     async def test_while_they_wait(self, tmp_path):
-        async with scene(tmp_path) as world:
+        async with scene(tmp_path, ack_wait=NEVER) as world:
             world.gates.open("a")
             await lose(world.worker_proxy)
             assert (await outcome(world, world.gated("a"))).attempt == 1
@@ -152,7 +153,7 @@ class TestOfTheWorkers:
             await outcome(world, request)
 
     async def test_while_the_response_leaves(self, tmp_path):
-        async with scene(tmp_path) as world:
+        async with scene(tmp_path, ack_wait=COUNTED) as world:
             request = world.gated("a")
             await world.gates.until_begun("a")
             world.worker_proxy.to_server.pattern = b"PUB tridist."
@@ -163,7 +164,7 @@ class TestOfTheWorkers:
             assert (await outcome(world, request)).attempt == 2
 
     async def test_while_the_ack_leaves(self, tmp_path):
-        async with scene(tmp_path) as world:
+        async with scene(tmp_path, ack_wait=COUNTED) as world:
             request = world.gated("a")
             await world.gates.until_begun("a")
             world.worker_proxy.to_server.pattern = b"+ACK"
@@ -214,8 +215,9 @@ async def test_a_connection_that_goes_silent_is_taken_for_lost(tmp_path, stalled
         await outcome(world, request)
 
 
-async def test_a_lost_answer_is_looked_for_until_the_server_says_where_it_is(tmp_path):
+async def test_a_lost_answer_is_looked_for_until_the_server_says_where_it_is(tmp_path, monkeypatch):
     """The client is back, but its questions stay unanswered for a while (a leader is elected, a disk stalls)."""
+    monkeypatch.setattr(recovery, "_ROUNDS", (0.1, 0.2, 0.3))
     async with scene(tmp_path, reply_timeout=0.4) as world:
         request = world.gated("a")
         await world.gates.until_begun("a")
@@ -227,6 +229,6 @@ async def test_a_lost_answer_is_looked_for_until_the_server_says_where_it_is(tmp
         world.client_proxy.up()
         world.client_proxy.to_server.pattern = b"PUB $JS.API.STREAM.MSG.GET"
         await held(world.client_proxy.to_server)
-        await asyncio.sleep(8)  # longer than all looks together
+        await asyncio.sleep(3)  # longer than all looks together
         world.client_proxy.to_server.resume()
         await outcome(world, request)

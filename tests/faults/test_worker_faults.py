@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.deployed import gone
-from support.faults import SECONDS, scene, stopped, until_so
+from support.faults import COUNTED, SECONDS, scene, stopped, until_so
 from tridist.icp.nats import DeliveryConfig
 
 ANSWERED_WITHIN = 10.0
@@ -47,7 +47,7 @@ async def test_a_killed_workers_requests_are_answered_by_another_within_ten_seco
 
 
 async def test_a_request_outlives_two_workers_and_tells_its_attempts(tmp_path):
-    async with scene(tmp_path) as world:
+    async with scene(tmp_path, ack_wait=COUNTED) as world:
         request = world.gated("twice")
         for attempt in (1, 2):
             os.kill(await world.gates.until_begun("twice", attempt), signal.SIGKILL)
@@ -56,7 +56,7 @@ async def test_a_request_outlives_two_workers_and_tells_its_attempts(tmp_path):
 
 
 async def test_a_stopped_workers_late_answer_changes_nothing(tmp_path):
-    async with scene(tmp_path) as world:
+    async with scene(tmp_path, ack_wait=COUNTED) as world:
         request = world.gated("late", 41)
         first = await world.gates.until_begun("late")
         with stopped(first):
@@ -73,7 +73,7 @@ async def test_a_stopped_workers_late_answer_changes_nothing(tmp_path):
 
 
 async def test_the_late_ack_of_a_stopped_worker_does_not_remove_a_request_that_another_runs(tmp_path):
-    async with scene(tmp_path) as world:
+    async with scene(tmp_path, ack_wait=COUNTED) as world:
         responses = world.stream("shared", count=5, hold=2).__aiter__()
         numbers = [int((await anext(responses))["number"]) for _ in range(2)]
         first = await world.gates.until_begun("shared")
@@ -93,7 +93,7 @@ async def test_the_late_ack_of_a_stopped_worker_does_not_remove_a_request_that_a
 
 
 async def test_a_stopped_worker_that_dies_is_no_different(tmp_path):
-    async with scene(tmp_path) as world:
+    async with scene(tmp_path, ack_wait=COUNTED) as world:
         request = world.gated("dead")
         first = await world.gates.until_begun("dead")
         with stopped(first):

@@ -25,6 +25,12 @@ from tridist.icp.ucx import UcpDataPlaneConfig
 
 SECONDS = 40.0
 """How long a request may take here, faults included: a bound on a hang, not an expectation."""
+QUICK = 1.0
+"""An ``ack_wait`` for tests that do not count attempts: a machine that stalls for longer makes one more."""
+COUNTED = 4.0
+"""One for tests that count them: stalls of two seconds between signs of life make none."""
+NEVER = 60.0
+"""One for tests in which no worker is lost: longer than a request may take."""
 
 
 @dataclass
@@ -123,7 +129,7 @@ async def scene(
     *,
     workers: int = 2,
     slots: int = 16,
-    ack_wait: float = 1.0,
+    ack_wait: float = QUICK,
     tensors: UcpDataPlaneConfig | None = None,
     **connection: Any,
 ) -> AsyncIterator[Scene]:
@@ -133,7 +139,7 @@ async def scene(
         folder: for the gates.
         workers: how many processes.
         slots: requests that each works on at a time, per operator.
-        ack_wait: seconds without a sign of life until a request goes to another worker; short, to be quick.
+        ack_wait: seconds without a sign of life until a request goes to another worker.
         tensors: of the data planes.
         connection: fields of `NatsConfig`.
     """
@@ -142,7 +148,8 @@ async def scene(
         proxies = [await stack.enter_async_context(TcpProxy(server.port)) for _ in range(2)]
         config = _deployment(folder, workers, slots)
         planes = config.planes
-        delivery = replace(planes.delivery, ack_wait=ack_wait)
+        # Stalls may cost attempts: they must not use them up.
+        delivery = replace(planes.delivery, ack_wait=ack_wait, max_attempts=10)
         planes = replace(planes, delivery=delivery, nats=replace(planes.nats, **connection))
         planes = replace(planes, tensors=tensors or planes.tensors)
         config = replace(config, planes=planes, url=proxies[1].url)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from support.waiting import until
+from support.waiting import PATIENCE, until
 from tridist.operators import Operator, OperatorRequest, OperatorResponse, operator
 
 _POLL = 0.01
@@ -37,7 +37,7 @@ class Gates:
         path = self.folder / f"{tag}.{attempt}.begun"
         return int(path.read_text()) if path.exists() else None
 
-    async def until_begun(self, tag: str, attempt: int = 1, seconds: float = 20) -> int:
+    async def until_begun(self, tag: str, attempt: int = 1, seconds: float = PATIENCE) -> int:
         """Wait for that."""
         return await until(lambda: self.begun(tag, attempt), seconds)
 
