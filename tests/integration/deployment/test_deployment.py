@@ -180,7 +180,7 @@ async def test_the_first_start_that_fails_ends_everything_with_the_reason(url: s
     )
     running = Deployment(config)
     with pytest.raises(DeploymentError) as raised:
-        await asyncio.wait_for(running.start(), 20)
+        await asyncio.wait_for(running.start(), SOON)
     error = raised.value
     assert error.process == "broken"
     assert "OPERATOR_LOAD_FAILED: operator 'broken' could not be set up: RuntimeError: the model is missing" in str(

@@ -257,9 +257,9 @@ async def test_the_ack_wait_of_an_existing_consumer_is_respected(open_plane, cli
 
 
 async def test_a_long_request_is_not_delivered_twice(open_plane, client):
-    delivery = DeliveryConfig(ack_wait=3.0)  # two seconds of stalling between signs of life are survived
+    delivery = DeliveryConfig(ack_wait=4.5)  # of which two seconds of stalling between signs of life leave one
     one, other = await open_plane(delivery=delivery), await open_plane(delivery=delivery)
-    async with serving(one, "echo", seconds=4.0) as first, serving(other, "echo", seconds=4.0) as second:
+    async with serving(one, "echo", seconds=6.0) as first, serving(other, "echo", seconds=6.0) as second:
         assert (await one_of(await client.post_request(a_request()))).attempt == 1
         assert len(first) + len(second) == 1
 
