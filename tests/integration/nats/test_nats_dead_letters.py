@@ -20,6 +20,8 @@ from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, StreamConfig
+from tridist.icp.nats import puller as puller_module
+from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.jetstream import RefusedError
 from tridist.icp.tensor import Tensor
 
@@ -341,3 +343,51 @@ async def test_a_good_request_goes_on_beside_what_is_buried(client, open_plane):
     assert (await one_of(good)).error is None
     assert (await one_of(poison)).error is not None
     await puller.close()
+
+
+class TestWhatComesWithOneThatIsGivenUp:
+    """It may kill this worker, too, before the other is answered."""
+
+    @pytest.fixture
+    def gate(self, monkeypatch):
+        """Keeping a letter begins, and waits until it may go on."""
+        begun, open_ = asyncio.Event(), asyncio.Event()
+
+        async def keep(self, letter, identity, original=NatsDeadLetters.keep):
+            begun.set()
+            await open_.wait()
+            return await original(self, letter, identity)
+
+        monkeypatch.setattr(NatsDeadLetters, "keep", keep)
+        return begun, open_
+
+    async def given_up_and_next(self, open_plane, client, begun):
+        """A request that is being given up, and the wait for another that has come meanwhile."""
+        worker = await open_plane()
+        puller = await worker.pull_requests("echo", slots=2)
+        first = await client.post_request(a_request())
+        await (await asyncio.wait_for(puller.__anext__(), SOON)).give_back()
+        waiting = asyncio.ensure_future(puller.__anext__())
+        await asyncio.wait_for(begun.wait(), SOON)
+        await client.post_request(a_request(id="second"))
+
+        async def both_are_here():
+            return [queue.running for queue in await client.queues()] == [2]
+
+        await until(both_are_here)
+        return first, waiting
+
+    async def test_waits_until_that_was_answered(self, open_plane, client, gate, monkeypatch):
+        monkeypatch.setattr(puller_module, "_LONGEST_PAUSE", 60.0)
+        begun, open_ = gate
+        first, waiting = await self.given_up_and_next(open_plane, client, begun)
+        assert not waiting.done()
+        open_.set()
+        assert (await one_of(first, SOON)).error.code == "ATTEMPTS_EXHAUSTED"
+        assert (await asyncio.wait_for(waiting, SOON)).request.id == "second"
+
+    async def test_waits_no_longer_than_a_moment_for_a_server_that_does_not_keep_it(self, open_plane, client, gate):
+        begun, _ = gate
+        first, waiting = await self.given_up_and_next(open_plane, client, begun)
+        assert (await asyncio.wait_for(waiting, SOON)).request.id == "second"
+        assert not first.ended

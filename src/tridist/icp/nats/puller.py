@@ -35,6 +35,8 @@ from tridist.icp.subjects import OperatorSubjects
 _log = logging.getLogger(__name__)
 _SIGNS_OF_LIFE = 3
 """How many in-progress acks go out in one ack wait: two may come late."""
+_LONGEST_PAUSE = 1.0
+"""Seconds for which requests wait at most while others are given up, which takes a quarter of one."""
 
 
 class _Arrival(NamedTuple):
@@ -95,6 +97,8 @@ class NatsPuller(RequestPuller):
         self._tasks, self._pulling, self._running = OwnedTasks(), OwnedTasks(), OwnedTasks()
         self._reviewing: asyncio.TimerHandle | None = None
         self._refilling = False
+        self._giving_up = 0
+        self._pause_end = 0.0
         self._schedule: Schedule[NatsDelivery] = Schedule(slots)
         ledger = CreditLedger(slots)
         self._direct = Feed(
@@ -208,6 +212,8 @@ class NatsPuller(RequestPuller):
         self._closed(self)
 
     def _next(self) -> NatsDelivery | None:
+        if self._giving_up and self._loop.time() < self._pause_end:
+            return None
         while (delivery := self._schedule.next(self._loop.time())) is not None:
             if not (delivery.left or has_expired(delivery.request)):
                 self._refill()
@@ -224,6 +230,8 @@ class NatsPuller(RequestPuller):
         verdict = judge(message.data, self._moves.attempts(ack), self._subjects, self._config.max_attempts)
         if isinstance(verdict, Refusal):
             self._schedule.blocked += 1
+            if isinstance(verdict.error, AttemptsExhaustedError):
+                self._pause()
             self._tasks.spawn(self._refuse(verdict, arrival))
         else:
             self._accept(verdict, arrival)
@@ -343,25 +351,37 @@ class NatsPuller(RequestPuller):
         self._refill()
         self._changed.set()
 
+    def _pause(self) -> None:
+        """Hand nothing out while a request is given up that has killed its workers.
+
+        One that came with it may kill this one in a moment, and the next, and whoever waits for the first never hears
+        of it. Not for long: giving up may have to wait for the server.
+        """
+        if not self._giving_up:
+            self._pause_end = self._loop.time() + _LONGEST_PAUSE
+            self._loop.call_later(_LONGEST_PAUSE, self._changed.set)
+        self._giving_up += 1
+
     async def _refuse(self, refusal: Refusal, arrival: _Arrival) -> None:
         _, message, ack, _ = arrival
+        exhausted = isinstance(refusal.error, AttemptsExhaustedError)
         try:
-            spared = await self._is_spared(refusal, ack)
+            spared = exhausted and await self._is_spared(ack)
             if not spared:
                 await self._bury(refusal, message, ack)
         finally:
+            self._giving_up -= exhausted
             self._schedule.blocked -= 1
             self._refill()
+            self._changed.set()
         if spared and not self._stopped:
             self._accept(decode_request(message.data), arrival)
         elif spared:
             await self._moves.tell([message.reply])
             await self._connection.publish(message.reply, nak(0))
 
-    async def _is_spared(self, refusal: Refusal, ack: AckSubject) -> bool:
+    async def _is_spared(self, ack: AckSubject) -> bool:
         """Whether a request that seems to have used up its attempts has not: it was moved before we were here."""
-        if not isinstance(refusal.error, AttemptsExhaustedError):
-            return False
         spared = await self._moves.is_within(ack, self._config.max_attempts)
         return spared or self._stopped  # who does not hear the others any more leaves it to them
 
