@@ -8,7 +8,7 @@ import pickle
 import sys
 from pathlib import Path
 
-from support.faults import SECONDS, scene, until_so
+from support.faults import NEVER, SECONDS, scene, until_so
 from support.waiting import until
 
 CLIENT = Path(__file__).parents[1] / "support" / "processes" / "busy_client.py"
@@ -38,7 +38,7 @@ async def busy_client(world):
 
 
 async def test_all_work_of_a_client_that_is_killed_stops(tmp_path):
-    async with scene(tmp_path, workers=1, slots=2) as world:
+    async with scene(tmp_path, ack_wait=NEVER, workers=1, slots=2) as world:
         async with busy_client(world) as client:
             client.kill()
             await client.wait()
@@ -53,7 +53,7 @@ async def test_all_work_of_a_client_that_is_killed_stops(tmp_path):
 
 
 async def test_work_of_a_client_that_is_cut_off_stops_and_is_done_when_it_is_back(tmp_path):
-    async with scene(tmp_path, workers=1) as world:
+    async with scene(tmp_path, ack_wait=NEVER, workers=1) as world:
         request = world.gated("away", 41)
         await world.gates.until_begun("away")
         world.client_proxy.down()
@@ -69,7 +69,7 @@ async def test_work_of_a_client_that_is_cut_off_stops_and_is_done_when_it_is_bac
 async def test_a_reader_that_stands_still_holds_no_more_than_its_window_in_the_worker(tmp_path):
     """Each response is a large tensor in the worker's memory until it is read, or its client goes."""
     window, size = 3, 1 << 20
-    async with scene(tmp_path, workers=1) as world:
+    async with scene(tmp_path, ack_wait=NEVER, workers=1) as world:
         parameters = {"tag": "slow", "count": 40, "hold": -1, "size": size}
         slow = world.client.post_request("stream", parameters=parameters, timeout=SECONDS, window=window).__aiter__()
         assert (await anext(slow))["number"] == 0

@@ -13,13 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.faults import COUNTED, SECONDS, scene, until_so
+from support.faults import COUNTED, NEVER, SECONDS, scene, until_so
+from support.waiting import until
 from tridist.client import by_reference
-from tridist.errors import TransferError
+from tridist.errors import AttemptsExhaustedError, DeadlineExceededError, TransferError
 from tridist.icp.ucx import UcpDataPlaneConfig
 
 CLIENT = Path(__file__).parents[1] / "support" / "processes" / "holding_client.py"
 SIZE = 1 << 20
+LEASE, LONG = 4.0, 3600.0
+"""Seconds: what nobody releases is gone soon, or stays for longer than any test runs."""
 
 
 @contextlib.asynccontextmanager
@@ -115,6 +118,71 @@ async def test_a_stopped_workers_late_outputs_are_released(tmp_path):
         finally:
             os.kill(first, signal.SIGCONT)
         await world.until_settled()
+        await world.until_nothing_is_held()
+
+
+def posted(world, tag, **options):
+    """A request with a large input by reference, and so a large output."""
+    x = by_reference(np.full(SIZE, 7, dtype=np.int64))
+    options = {"timeout": SECONDS, **options}
+    return asyncio.ensure_future(world.client.post_request("gated", {"x": x}, parameters={"tag": tag}, **options))
+
+
+async def leaves(world):
+    request = posted(world, "leaves")
+    await world.gates.until_begun("leaves")
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    await until(lambda: world.gates.cancelled("leaves"))
+
+
+async def is_too_late(world):
+    request = posted(world, "late", timeout=5)
+    await world.gates.until_begun("late")
+    with pytest.raises(DeadlineExceededError):
+        await request
+
+
+async def waits_in_vain(world):
+    blockers = [posted(world, tag) for tag in ("b0", "b1")]
+    for tag in ("b0", "b1"):
+        await world.gates.until_begun(tag)
+    with pytest.raises(DeadlineExceededError) as raised:
+        await posted(world, "queued", timeout=5)
+    assert raised.value.stage == "queued"
+    world.gates.open("b0")
+    world.gates.open("b1")
+    await asyncio.gather(*blockers)
+    assert world.gates.begun("queued") is None
+
+
+async def kills_workers(world):
+    request = posted(world, "poison", timeout=80)
+    for attempt in (1, 2):
+        os.kill(await world.gates.until_begun("poison", attempt), signal.SIGKILL)
+    with pytest.raises(AttemptsExhaustedError):
+        await request
+
+
+async def loses_its_answer(world):
+    request = posted(world, "answer")
+    await world.gates.until_begun("answer")
+    world.client_proxy.down()
+    world.gates.open("answer")
+    await until_so(world.messages, lambda count: count == 0)  # it was answered, and nobody was there to hear it
+    world.client_proxy.up()
+    assert ((await request)["y"] == 8).all()
+
+
+@pytest.mark.parametrize("fate", [leaves, is_too_late, waits_in_vain, kills_workers, loses_its_answer])
+async def test_whatever_becomes_of_a_request_its_tensors_are_freed(tmp_path, fate):
+    """Before their leases end, except where only its dead client, or its lost answer, knew of them."""
+    tensors = UcpDataPlaneConfig(lease=LEASE if fate is loses_its_answer else LONG)
+    delivery = {"ack_wait": COUNTED, "max_attempts": 2} if fate is kills_workers else {"ack_wait": NEVER}
+    async with scene(tmp_path, slots=1, tensors=tensors, **delivery) as world:
+        await fate(world)
+        await world.until_settled()
+        await until_so(client_references, lambda count: count == 0, world)
         await world.until_nothing_is_held()
 
 

@@ -130,6 +130,7 @@ async def scene(
     workers: int = 2,
     slots: int = 16,
     ack_wait: float = QUICK,
+    max_attempts: int = 10,
     tensors: UcpDataPlaneConfig | None = None,
     **connection: Any,
 ) -> AsyncIterator[Scene]:
@@ -140,6 +141,7 @@ async def scene(
         workers: how many processes.
         slots: requests that each works on at a time, per operator.
         ack_wait: seconds without a sign of life until a request goes to another worker.
+        max_attempts: of a request; many, for stalls may cost some, and must not use them up.
         tensors: of the data planes.
         connection: fields of `NatsConfig`.
     """
@@ -148,8 +150,7 @@ async def scene(
         proxies = [await stack.enter_async_context(TcpProxy(server.port)) for _ in range(2)]
         config = _deployment(folder, workers, slots)
         planes = config.planes
-        # Stalls may cost attempts: they must not use them up.
-        delivery = replace(planes.delivery, ack_wait=ack_wait, max_attempts=10)
+        delivery = replace(planes.delivery, ack_wait=ack_wait, max_attempts=max_attempts)
         planes = replace(planes, delivery=delivery, nats=replace(planes.nats, **connection))
         planes = replace(planes, tensors=tensors or planes.tensors)
         config = replace(config, planes=planes, url=proxies[1].url)

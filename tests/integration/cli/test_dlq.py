@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import time
 from datetime import datetime
 from pathlib import Path
 
+import msgpack
+import nats
 import numpy as np
 import pytest
 
 from integration.cli.test_commands import TESTS, Up, restore_logging, tridist  # noqa: F401 (a fixture)
+from tridist.icp.subjects import OperatorSubjects
 
 pytestmark = pytest.mark.timeout(300)  # workers that die and start again, several times over
 FILE = f"""
@@ -130,6 +135,44 @@ def test_a_tensor_that_went_with_its_client_cannot_be_replayed(up: str, dlq, tmp
     assert replayed.returncode == 1
     assert replayed.stdout.startswith("1: NOT_REPLAYABLE dead letter 1 cannot be replayed: its input 'x' cannot be had")
     assert len(listed(dlq)) == 1
+
+
+def test_what_cannot_be_read_is_listed_shown_and_purged_and_says_why_it_is_not_replayed(up: str, dlq):
+    """Bytes of a stranger in an operator's queue, and a request of another version of the protocol."""
+    subject = OperatorSubjects("default", "dies", 3).shared
+    asyncio.run(publish(up, subject, b"\xc1 no request", msgpack.packb({"v": 99, "kind": "request"})))
+    letters = until_listed(dlq, 2)
+    ids = {letter["error"]["code"]: letter["id"] for letter in letters}
+    assert set(ids) == {"INVALID_MESSAGE", "UNSUPPORTED_PROTOCOL"}
+    assert [(letter["operator"], letter["version"], letter["attempts"]) for letter in letters] == [("dies", 3, 0)] * 2
+    for code, number in ids.items():
+        shown = dlq("show", number)
+        assert shown.returncode == 0
+        assert f"cause        {code}: " in shown.stdout
+    replayed = dlq("replay", "1", "2")
+    assert replayed.returncode == 1
+    assert [line[:18] for line in replayed.stdout.splitlines()] == ["1: NOT_REPLAYABLE ", "2: NOT_REPLAYABLE "]
+    assert len(listed(dlq)) == 2
+    assert dlq("purge", "1", "--yes").stdout == "removed 1\n"
+    assert dlq("purge", "--operator", "dies/3", "--yes").stdout == "removed 1\n"
+    assert listed(dlq) == []
+
+
+async def publish(url: str, subject: str, *messages: bytes) -> None:
+    connection = await nats.connect(url)
+    try:
+        for message in messages:
+            await connection.jetstream().publish(subject, message)
+    finally:
+        await connection.close()
+
+
+def until_listed(dlq, count: int):
+    for _ in range(100):
+        if len(letters := listed(dlq)) == count:
+            return letters
+        time.sleep(0.1)
+    raise AssertionError(f"{letters}, not {count} letters")
 
 
 def test_purging_asks_first_and_says_what_is_not_there(up: str, dlq, tmp_path: Path):

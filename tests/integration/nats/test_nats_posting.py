@@ -75,13 +75,24 @@ async def test_the_window_of_keys_is_the_streams():
         assert info.config.duplicate_window == 7
 
 
-async def test_a_key_holds_over_a_restart_of_the_server_while_its_request_is_not_done():
+@pytest.mark.parametrize("kill", [False, True], ids=["restarted", "killed"])
+@pytest.mark.parametrize("state", ["waits", "runs"])
+async def test_a_key_holds_over_a_restart_of_the_server_while_its_request_is_not_done(state, kill):
     async with nats_request_planes() as open_plane:
-        client, worker = await open_plane(), await open_plane()
+        client, other, worker = [await open_plane() for _ in range(3)]
         stream = await client.post_request(a_request(), idempotency_key="k")
-        await open_plane.server.restart()
-        with pytest.raises(DuplicateRequestError):
-            await client.post_request(a_request(), idempotency_key="k")
+        held = []
+        if state == "runs":
+            puller = await worker.pull_requests("echo")
+            held.append(await asyncio.wait_for(anext(puller), SOON))
+        await open_plane.server.restart(kill=kill)
+        for plane in (client, other):
+            with pytest.raises(DuplicateRequestError):
+                await plane.post_request(a_request(), idempotency_key="k")
+        if held:
+            await answer(worker, held[0])
+            await one_of(stream)
+            return
         async with serving(worker, "echo") as seen:
             await one_of(stream)
         assert len(seen) == 1

@@ -149,11 +149,14 @@ async def test_consumers_that_die_leave_no_descriptor_behind(plane, start_peer):
 
 
 async def test_a_producer_that_comes_back_at_the_same_address(open_plane, start_peer):
-    plane, port = await open_plane(), free_port()
+    plane, port, stale = await open_plane(), free_port(), []
     for seed in range(3):
         peer = await start_peer(port=port)
         reference = await peer.put(100_000, seed=seed)
         np.testing.assert_array_equal((await plane.get(reference)).numpy(), content(100_000, seed))
+        for earlier in stale:  # of the same size, at the same address: found nowhere, never another's bytes
+            await fails_soon(plane.get(earlier), errors.TensorNotFoundError)
+        stale.append(reference)
         peer.process.send_signal(signal.SIGKILL)
         await peer.process.wait()
 
