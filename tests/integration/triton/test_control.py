@@ -220,7 +220,7 @@ def test_a_call_that_runs_keeps_the_server(start_server):
     loading.start()
     time.sleep(0.05)
     server.stop()
-    loading.join(timeout=1)
+    loading.join(timeout=30)
     assert not loading.is_alive()
 
 

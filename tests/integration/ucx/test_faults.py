@@ -45,9 +45,9 @@ BIG = 256 << 20
 SOON = 20.0
 """Seconds that nothing here takes, however the machine stalls."""
 LONG = 60.0
-RATE = 200e6
-"""Bytes per second that any machine does."""
 """Seconds that it would take, were it noticed only when somebody has waited long enough."""
+RATE = 40e6
+"""Bytes per second that any machine does, however busy it is with other things."""
 
 
 @pytest.fixture
@@ -239,9 +239,10 @@ async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer):
         await asyncio.gather(*(fetch() for _ in range(count)))
         return time.perf_counter() - start
 
-    one = await seconds_of(await (await start_peer()).put(size), 10) / 10
+    reference = await (await start_peer()).put(size)
+    one = min([await seconds_of(reference, 1) for _ in range(10)])  # where nothing stalls
     # A machine that stalls for longer than one may take breaks a round; a queue that counts as a hang breaks every one.
-    for seconds in (0.3, 1.0, 3.0):
+    for seconds in (1.0, 3.0, 9.0):
         peer = await start_peer(request_timeout=seconds - size / RATE, minimum_rate=RATE)
         with contextlib.suppress(errors.TransferError):
             if await seconds_of(await peer.put(size), 20 + int(3 * seconds / one)) > seconds:
