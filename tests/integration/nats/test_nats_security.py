@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from support.nats import answer, nats_request_planes, one_of, serving
+from support.tcp_proxy import TcpProxy
+from support.waiting import until
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig
 from tridist.errors import ConnectionFailedError, InvalidArgumentError, MessageTooLargeError
 from tridist.icp.codec import encode_request
@@ -271,3 +273,29 @@ async def test_the_largest_request_that_fits_fits(with_deadline, with_key):
         delivery = await asyncio.wait_for(puller.__anext__(), SOON)
         await answer(worker, delivery, outputs={})
         assert await one_of(stream)
+
+
+# -- clients with fewer rights still ------------------------------------------------------------------------------------
+
+
+async def test_a_client_that_may_not_look_into_queues_outlives_a_lost_connection():
+    """It cannot ask where its requests are; they are there all the same, and their answers come."""
+    extra = """authorization { users = [{ user: alice, password: opensesame,
+        permissions: { publish: { deny: ["$JS.API.STREAM.MSG.>", "$JS.API.DIRECT.>"] } } },
+        { user: worker, password: secret }] }"""
+    async with (
+        nats_request_planes(NatsServerConfig(extra=extra)) as open_plane,
+        TcpProxy(open_plane.server.port) as proxy,
+    ):
+        worker = await open_plane(user="worker", password="secret")  # noqa: S106 (of this test's server)
+        client = NatsRequestPlane(NatsConfig(urls=proxy.url, **ALICE))
+        await client.open()
+        queued = await client.post_request(a_request(id="queued"))
+        proxy.cut()
+        await until(lambda: client._connection.reconnections == 1)
+        after = await client.post_request(a_request(id="after"))
+        async with serving(worker, "echo") as seen:
+            for stream in (queued, after):
+                assert (await one_of(stream)).error is None
+        assert [delivery.request.id for delivery in seen] == ["queued", "after"]
+        await client.close()
