@@ -275,7 +275,7 @@ async def test_the_largest_request_that_fits_fits(with_deadline, with_key):
         assert await one_of(stream)
 
 
-# -- clients with fewer rights still ------------------------------------------------------------------------------------
+# -- clients with fewer rights still -----------------------------------------------------------------------------------
 
 
 async def test_a_client_that_may_not_look_into_queues_outlives_a_lost_connection():
