@@ -11,14 +11,15 @@ import pytest
 
 from support.nats import answer, nats_request_planes, one_of, serving
 from tridist.deployment.nats_server import NatsServerConfig
-from tridist.errors import DuplicateRequestError, OverloadedError, UnservedError
+from tridist.errors import ConnectionFailedError, DuplicateRequestError, OverloadedError, UnservedError
 from tridist.icp.data_plane import inlined
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import StreamConfig
 from tridist.icp.subjects import OperatorSubjects
 from tridist.icp.tensor import Tensor
 
-SOON = 15.0
+SOON, LONG = 15.0, 60.0
+STALL = 3.0
 MEBIBYTE = 1 << 20
 
 
@@ -113,6 +114,19 @@ async def test_a_post_that_is_repeated_after_a_lost_connection_is_no_duplicate_o
         assert [delivery.attempt for delivery in seen] == [1]
         with pytest.raises(DuplicateRequestError):
             await client.post_request(a_request(), idempotency_key="k")
+
+
+async def test_a_post_that_failed_without_the_servers_word_says_when_it_is_repeated_that_it_was_taken():
+    async with nats_request_planes() as open_plane:
+        client, worker = await open_plane(reply_timeout=STALL, patience=STALL), await open_plane()
+        await deafen(client)
+        with pytest.raises(ConnectionFailedError):
+            await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), LONG)
+        await stored(worker, "echo")
+        hear_again(client)
+        await reconnect(client)
+        with pytest.raises(DuplicateRequestError):
+            await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), SOON)
 
 
 async def test_a_repeated_post_whose_key_is_another_clients_is_a_conflict():
