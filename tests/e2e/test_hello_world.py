@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
+from support.containment import shared_memory
+
 MAIN = Path(__file__).parents[2] / "examples" / "hello_world" / "main.py"
 SECONDS = 90
-SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 (to look at, not to write to)
+UCX_FOLDER = "UCX_POSIX_DIR"
+"""Names the folder that each worker is given for its shared memory."""
 
 
 class Run:
@@ -26,7 +29,7 @@ class Run:
     def __init__(self, temporary: Path, *arguments: str, **environment: str) -> None:
         self.temporary = temporary
         self.mark = f"hello-{os.urandom(8).hex()}"
-        self.shared_memory = _segments()
+        self.places: set[Path] = set()
         variables = {**os.environ, "TMPDIR": str(temporary), "TRIDIST_TEST_MARK": self.mark, "COLUMNS": "80"}
         self.process = subprocess.Popen(
             [sys.executable, str(MAIN), *arguments],
@@ -36,6 +39,8 @@ class Run:
             env={**variables, **environment},
             start_new_session=True,
         )
+        self._watching = threading.Thread(target=self._watch, daemon=True)
+        self._watching.start()
 
     def descendants(self) -> list[psutil.Process]:
         """Every process that inherited our mark, whoever its parent is by now."""
@@ -60,36 +65,18 @@ class Run:
             time.sleep(0.05)
         assert [process.cmdline() for process in self.descendants()] == []
         assert list(self.temporary.iterdir()) == []
-        # Other tests run beside this one: what is new and mapped or locked by somebody is theirs.
-        left = _segments() - self.shared_memory - _mapped_segments()
-        assert [path for path in left if not _locked(path)] == []
+        self._watching.join()
+        assert [place for place in self.places if place.exists()] == []
 
-
-def _segments() -> set[str]:
-    return {str(path) for path in SHARED_MEMORY.iterdir()}
-
-
-def _locked(path: str) -> bool:
-    """Whether it has an owner that lives, or has gone since somebody looked."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def _mapped_segments() -> set[str]:
-    mapped: set[str] = set()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.AccessDenied, psutil.NoSuchProcess, FileNotFoundError):
-            mapped.update(region.path for region in process.memory_maps())
-    return mapped
+    def _watch(self) -> None:
+        """Note where it has shared memory; names alone would not say what is its, and what other tests' beside it."""
+        while self.process.poll() is None:
+            # Processes that end while they are looked at.
+            with contextlib.suppress(psutil.Error, FileNotFoundError, ProcessLookupError):
+                self.places |= shared_memory(self.process.pid)
+                for child in psutil.Process(self.process.pid).children(recursive=True):
+                    self.places |= {Path(folder) for folder in (child.environ().get(UCX_FOLDER),) if folder}
+            time.sleep(0.1)
 
 
 def test_it_runs_through_and_shows_what_happened(tmp_path):
@@ -107,6 +94,7 @@ def test_it_runs_through_and_shows_what_happened(tmp_path):
         assert "MiB" in rows[name]
         assert "tcp" not in rows[name]
         assert re.search(r"posix|sysv|cma", rows[name])
+    assert len([place for place in run.places if place.name.startswith("tridist-ucx-")]) == 3  # one for each worker
     run.assert_nothing_is_left()
 
 
