@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
+from support.containment import shared_memory
 from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
 from support.waiting import until
@@ -203,9 +203,9 @@ async def test_nothing_is_left_behind(open_plane, peer):
         await plane.close()
         assert not [name for name in thread_names() if "tridist-ucx" in name]
     await until(lambda: left_behind() == before)
-    pid = peer.process.pid
+    segments = shared_memory(peer.process.pid)
     assert await peer.end() == 0
-    assert not [name for name in shared_memory() if str(pid) in name]
+    assert not [segment for segment in segments if segment.exists()]
 
 
 async def test_without_a_gpu_nothing_imports_cupy(plane, peer):
@@ -227,10 +227,6 @@ def left_behind():
     own = psutil.Process()
     sockets = [connection.laddr for connection in own.net_connections("tcp") if connection.status == "LISTEN"]
     return len(sockets), own.num_fds()
-
-
-def shared_memory():
-    return [path.name for path in Path("/dev/shm").iterdir()]  # noqa: S108 (looked at only)
 
 
 def thread_names():
