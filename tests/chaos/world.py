@@ -58,6 +58,7 @@ class ClientProcess:
         self._settings = settings
         self._folder = folder
         self._process: asyncio.subprocess.Process | None = None
+        self._replacing = asyncio.Lock()
         self.journals: list[Path] = []
         self.killed: set[Path] = set()
         self.crashed: dict[str, int] = {}
@@ -91,9 +92,10 @@ class ClientProcess:
 
     async def kill(self) -> None:
         """SIGKILL; another one takes its place."""
-        await self._end()
-        self.killed.add(self.journals[-1])
-        await self.start()
+        async with self._replacing:  # two kills at once would start two, and lose sight of one
+            await self._end()
+            self.killed.add(self.journals[-1])
+            await self.start()
 
     async def finish(self, seconds: float) -> None:
         """Let it end its requests and go; after so many seconds it is killed, and what it waits for counts as lost."""

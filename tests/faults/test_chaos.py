@@ -14,6 +14,7 @@ import pytest
 from chaos.ledger import ZEROS, Ledger
 from chaos.plan import KINDS, plan
 from chaos.soak import verdict
+from chaos.world import ClientProcess
 from support.deployed import gone
 
 TESTS = Path(__file__).parents[1]
@@ -152,3 +153,23 @@ def descendants(pid):
     import psutil  # noqa: PLC0415 (of this one test)
 
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]
+
+
+async def test_two_kills_at_once_leave_one_client(monkeypatch, tmp_path):
+    client = ClientProcess("client-0", None, tmp_path)
+    running = []
+
+    async def start():
+        await asyncio.sleep(0)
+        client.journals.append(tmp_path / f"{len(client.journals)}")
+        running.append(client.journals[-1])
+
+    async def end():
+        await asyncio.sleep(0)
+        running.remove(client.journals[-1])
+
+    monkeypatch.setattr(client, "start", start)
+    monkeypatch.setattr(client, "_end", end)
+    await client.start()
+    await asyncio.gather(client.kill(), client.kill())
+    assert len(running) == 1
