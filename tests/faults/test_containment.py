@@ -20,6 +20,7 @@ from support import containment
 from support.containment import CRASHES, Frail, Traffic, outcomes, shared_memory
 from support.deployed import deployment, gone, operator, replicas
 from support.models import identity, write_model
+from support.triton import require_triton
 from support.waiting import until
 from tridist.client import Client
 from tridist.deployment import (
@@ -32,7 +33,6 @@ from tridist.deployment import (
 )
 from tridist.errors import ModelError, OperatorError
 from tridist.icp.nats import DeliveryConfig
-from tridist.triton.capi.library import find_installation
 from tridist.triton.shared_memory import PREFIX_VARIABLE
 from tridist.worker import OperatorConfig
 
@@ -212,10 +212,7 @@ async def test_segments_that_a_killed_worker_had_made_go_with_it(running: Runnin
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def with_triton(tmp_path_factory):
-    if find_installation() is None:
-        if os.environ.get("CI"):
-            pytest.fail("the Triton wheel is not installed: CI must have it (pip install 'tridist[triton]')")
-        pytest.skip("THE TRITON TESTS DID NOT RUN: the wheel is not installed (pip install 'tridist[triton]')")
+    require_triton()
     repository = tmp_path_factory.mktemp("models")
     write_model(repository, "crashes", CRASHES)
     write_model(repository, "identity", identity("INT64"))

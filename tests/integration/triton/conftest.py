@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from support.models import Source, write_model
+from support.triton import require_triton
 from tridist.triton import load_provider
-from tridist.triton.capi.library import find_installation
 
 StartServer = Callable[..., Any]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _triton_wheel() -> None:
-    if find_installation() is not None:
-        return
-    if os.environ.get("CI"):
-        pytest.fail("the Triton wheel is not installed: CI must have it (pip install 'tridist[triton]')")
-    pytest.skip("THE TRITON TESTS DID NOT RUN: the wheel is not installed (pip install 'tridist[triton]')")
+    require_triton()
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
+from support.triton import require_triton
 from tridist.errors import ConfigurationError, MissingExtraError
 from tridist.triton import load_provider, provider, python_backend, stub_watch
 from tridist.triton.capi import library
@@ -24,10 +25,6 @@ from tridist.triton.exceptions import CancelledError, TritonError, UnknownError,
 from tridist.triton.official import tensor_to_numpy
 from tridist.triton.tensor import Tensor
 
-wheel = pytest.mark.skipif(
-    find_installation() is None and not os.environ.get("CI"), reason="THE TRITON WHEEL IS NOT INSTALLED"
-)
-
 
 @pytest.fixture(autouse=True)
 def _fresh():
@@ -36,8 +33,8 @@ def _fresh():
     provider._official.cache_clear()
 
 
-@wheel
 def test_the_placeholder_package_is_not_taken_for_the_core(monkeypatch):
+    require_triton()
     monkeypatch.setitem(sys.modules, "tritonserver", ModuleType("tritonserver"))
     assert load_provider().name == "binding"
     with pytest.raises(MissingExtraError):
