@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 # Passed on to pytest; files go to one worker each, so that module fixtures (servers) start once, and in the order of
-# tests/conftest.py: by default, those with the fewest tests would come last, and some of these take a minute.
-PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
+# tests/conftest.py: by default, those with the fewest tests would come last, and some of these take a minute. A test
+# that ends its process is given to the next process again: the limit keeps that from going on.
+PYTEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 TESTS ?= tests
 HELLO_ARGS ?=
 BENCH_ARGS ?=

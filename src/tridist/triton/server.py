@@ -83,7 +83,7 @@ class Server:
         self._handle: int | None = None
         self._users = 0
         self._stubs: Path | None = None
-        self._stuck: set[str] = set()
+        self._left_behind: dict[str, threading.Event] = {}  # loads by model, and what is set when they return
         self._idle = threading.Condition()
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -143,14 +143,15 @@ class Server:
 
         Raises:
             InvalidArgumentError: it is not started.
-            UnavailableError: a call into the core still runs after ``exit_timeout``; the server runs on.
+            UnavailableError: a call into the core still runs after ``exit_timeout``; the server runs on. A load that
+                waits for a dead stub is one until the process ends: the core would be deleted under its feet.
             TritonError: requests did not finish in time. What they hold stays until the process ends.
         """
         with self._idle:
             handle, self._handle = self._started(), None
             if not self._idle.wait_for(lambda: self._users == 0, timeout=self.options.exit_timeout):
                 self._handle = handle
-                raise UnavailableError("Server cannot stop: a call into it is still running")
+                raise UnavailableError(f"Server cannot stop: {self._what_runs()}")
         _running.discard(self)
         library, _ = load_library()
         with _reading_arrivals():
@@ -158,6 +159,12 @@ class Server:
             library.ServerDelete(handle)
         if self._stubs is not None:
             forget_ended(self._stubs)
+
+    def _what_runs(self) -> str:
+        dead = self._waiting_for_dead_stubs()
+        if dead:
+            return f"a load of {', '.join(map(repr, dead))} still waits for a stub that has died"
+        return "a call into it is still running"
 
     def __enter__(self) -> Self:
         if self._handle is None:
@@ -274,17 +281,18 @@ class Server:
         """
         given = dict(parameters or {})  # also keeps bytes, to which the core only has a pointer
 
-        def load(library: Library, handle: int) -> None:
-            if not given:
-                library.ServerLoadModel(handle, model_name.encode())
-                return
-            with _parameters(library, given) as (array, count):
-                library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
+        def load() -> None:  # on a thread that is counted until the core lets it go, also where it is left behind
+            with self.core() as (library, handle), _parameters(library, given) as (array, count):
+                if given:
+                    library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
+                else:
+                    library.ServerLoadModel(handle, model_name.encode())
 
-        with self.core() as (library, handle):
-            if model_name in self._stuck:
-                raise InternalError(f"failed to load model {model_name!r}: an earlier load still waits for a dead stub")
-            run_watched(lambda: load(library, handle), self._stubs, model_name, lambda: self._stuck.add(model_name))
+        with self._idle:
+            self._started()
+        if model_name in self._waiting_for_dead_stubs():
+            raise InternalError(f"failed to load model {model_name!r}: an earlier load still waits for a dead stub")
+        run_watched(load, self._stubs, model_name, lambda end: self._left_behind.update({model_name: end}))
         return Model(self, model_name)
 
     def unload(
@@ -320,6 +328,10 @@ class Server:
 
     load_model = load
     unload_model = unload
+
+    def _waiting_for_dead_stubs(self) -> list[str]:
+        """The models whose loads were left behind in the core and are there still."""
+        return sorted(name for name, returned in tuple(self._left_behind.items()) if not returned.is_set())
 
     def _is_loaded(self, name: str) -> bool:
         states = {model.state for (model_name, _), model in self.models().items() if model_name == name}

@@ -31,7 +31,10 @@ _LONGEST_LOAD = 3600.0
 
 
 def run_watched(
-    call: Callable[[], T], records: Path | None, model: str | None, abandoned: Callable[[], object] = lambda: None
+    call: Callable[[], T],
+    records: Path | None,
+    model: str | None,
+    left_behind: Callable[[threading.Event], object] = lambda _: None,
 ) -> T:
     """Call, unless a stub dies on which the call then waits for ever.
 
@@ -39,7 +42,7 @@ def run_watched(
         call: what waits for the core.
         records: the folder in which the launcher writes down stubs; None where the launcher is not ours.
         model: whose stubs count; None for any.
-        abandoned: told when the call is left behind.
+        left_behind: told when the call is left behind, with what is set if it returns after all.
 
     Raises:
         InternalError: a stub of the model died and the call does not return.
@@ -63,7 +66,7 @@ def run_watched(
     # A daemon: when it is left behind, nothing but the end of the process ends it.
     threading.Thread(target=run, name=f"tridist-triton-load-{model}", daemon=True).start()
     if not _finishes(finished, lambda: _zombies(records, model) - before):
-        abandoned()
+        left_behind(finished)
         which = "a model" if model is None else f"model {model!r}"
         raise InternalError(
             f"failed to load {which}: its Python backend stub process died before it had loaded "

@@ -213,8 +213,6 @@ async def test_sequences_keep_their_state(hosted):
     [
         ("raises", "Internal", "the model raised this"),
         ("refuses", "Unavailable", "not today"),
-        ("exits", "Internal", "Stub process"),
-        ("crashes", "Internal", "Stub process"),
         ("wrong_shape", "Internal", r"output 'y' is FP32 \[3, 3\], the model announces FP32 \[2\]"),
         ("wrong_type", "Internal", "output 'y' is INT64|TYPE_INT64|data-type"),
     ],

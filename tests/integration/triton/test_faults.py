@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-
 import numpy as np
 import pytest
 
@@ -13,25 +10,9 @@ from tridist.triton.binding import (
     InternalError,
     InvalidArgumentError,
     NotFoundError,
-    Server,
     TritonError,
     UnavailableError,
 )
-
-DIES_WHILE_LOADING = {
-    "no model.py": identity(),
-    "exit on import": Source(identity().config, "import os; os._exit(7)"),
-    "crash in initialize": Source(
-        identity().config,
-        """
-        import ctypes
-
-        class TritonPythonModel:
-            def initialize(self, args):
-                ctypes.string_at(0)
-        """,
-    ),
-}
 
 
 @pytest.fixture(scope="module")
@@ -70,24 +51,6 @@ def test_a_model_that_fails_gives_its_error_and_serves_on(server, what, error, t
     np.testing.assert_array_equal(do(server, "good").outputs["y"].to_numpy(), [0, 0])
 
 
-@pytest.mark.parametrize("what", ["exits", "crashes"])
-def test_a_stub_that_dies_gives_an_error_until_the_model_is_loaded_again(start_server, what):
-    server = start_server({"faulty": FAULTY, "good": identity()}, exit_timeout=1)
-    started = time.monotonic()
-    for wanted in (what, "good"):
-        with pytest.raises(InternalError, match=r"Stub process.*not healthy"):
-            do(server, wanted)
-    assert time.monotonic() - started < 40
-    assert_serves(server)
-    server.load("faulty")
-    np.testing.assert_array_equal(do(server, "good").outputs["y"].to_numpy(), [0, 0])
-    # The backend never gets rid of an instance whose stub died, so the core cannot finish. It must not take for ever.
-    started = time.monotonic()
-    with pytest.raises(InternalError, match="Exit timeout"):
-        server.stop()
-    assert time.monotonic() - started < 40
-
-
 def test_a_model_that_cannot_initialize_is_refused(server):
     write_model(repository_of(server), "broken", FAILS_TO_INITIALIZE)
     with pytest.raises(TritonError, match="no weights here"):
@@ -98,31 +61,6 @@ def test_a_model_that_cannot_initialize_is_refused(server):
     assert not server.model("broken").ready()
     with pytest.raises(NotFoundError, match="broken"):
         server.model("broken").infer(inputs={"x": np.ones(1, dtype=np.float32)})
-
-
-@pytest.mark.parametrize("fault", ["no model.py", "exit on import", "crash in initialize"])
-def test_a_stub_that_dies_while_it_loads_is_an_error_and_not_the_end(start_server, fault):
-    server = start_server({"good": identity(), "other": identity()}, load=False, exit_timeout=1)
-    folder = write_model(repository_of(server), "dead", DIES_WHILE_LOADING[fault])
-    if fault == "no model.py":
-        (folder / "1" / "model.py").unlink()
-    server.load("good")
-    started = time.monotonic()
-    for _ in range(2):
-        with pytest.raises(TritonError, match=r"'dead'.*(stub process died|dead stub|not healthy)"):
-            server.load("dead")
-    assert time.monotonic() - started < 60
-    assert_serves(server)
-    server.load("other")
-    with contextlib.suppress(InternalError):  # the backend does not get rid of some of these
-        server.stop()
-
-
-def test_a_stub_that_dies_at_start_fails_the_start(tmp_path):
-    write_model(tmp_path, "dead", DIES_WHILE_LOADING["exit on import"])
-    server = Server(model_repository=str(tmp_path), log_file=str(tmp_path / "log"), gpu_metrics=False)
-    with pytest.raises(TritonError, match=r"failed to load all models|stub process died"):
-        server.start()
 
 
 def test_a_model_with_a_configuration_that_is_none_is_refused(server):

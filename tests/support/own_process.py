@@ -1,0 +1,36 @@
+"""Run a part of a test in a process of its own, where what it does may be the end of the process."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ATTEMPTS = 3
+SECONDS = 90
+"""For each attempt; a test with three of them needs a limit of its own."""
+NATIVE_DEATHS = {-signal.SIGABRT, -signal.SIGBUS, -signal.SIGSEGV}
+
+
+def run_with_dying_stubs(*arguments: str) -> None:
+    """Run ``python -m support.dying_stubs`` with arguments; what it asserts has to hold.
+
+    A stub that dies while it holds the lock of the memory that it shares with the core leaves a lock that nobody can
+    take any more; the Python backend does not expect that and aborts the process, or works with a heap that was being
+    changed. That is for a worker's parent to mend (tests/faults), nothing here can; so such an end is one more attempt.
+    """
+    for _ in range(ATTEMPTS):
+        # Not into a pipe: stubs keep it open until their parent is gone and waited for, which comes after its end.
+        with tempfile.TemporaryFile("w+") as output:
+            command = [sys.executable, "-m", "support.dying_stubs", *arguments]
+            code = subprocess.run(
+                command, cwd=TESTS, stdout=output, stderr=subprocess.STDOUT, timeout=SECONDS, check=False
+            ).returncode
+            output.seek(0)
+            printed = output.read()
+        if code not in NATIVE_DEATHS:
+            break
+    assert code == 0, f"exit code {code}\n{printed}"
