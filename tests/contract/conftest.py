@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 
 from contract.planes import REQUEST_PLANES
+from support.planes import in_own_namespace
 
 
 @pytest.fixture(params=sorted(REQUEST_PLANES))
 async def open_plane(request):
     async with REQUEST_PLANES[request.param]() as opener:
-        namespace = "ns" + uuid.uuid4().hex[:12]
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        yield open_in_namespace
+        yield in_own_namespace(opener)
 
 
 @pytest.fixture

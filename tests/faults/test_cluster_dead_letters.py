@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from support.cluster import nats_cluster
-from support.nats import one_of
+from support.requests import one_of
 from tridist.icp import subjects
 from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig

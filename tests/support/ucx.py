@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from support.planes import opening
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
@@ -21,20 +22,9 @@ _ANSWER = 30.0
 _LINE = 1 << 20
 
 
-@asynccontextmanager
-async def ucx_data_planes() -> AsyncIterator[Callable[..., Awaitable[DataPlane]]]:
+def ucx_data_planes() -> AbstractAsyncContextManager[Callable[..., Awaitable[DataPlane]]]:
     """Opens planes in this process; keywords are `UcpDataPlaneConfig`'s."""
-    opened = []
-
-    async def open_plane(**options: Any) -> DataPlane:
-        plane = UcpDataPlane(UcpDataPlaneConfig(**options))
-        await plane.open()
-        opened.append(plane)
-        return plane
-
-    yield open_plane
-    for plane in opened:
-        await plane.close()
+    return opening(lambda **options: UcpDataPlane(UcpDataPlaneConfig(**options)))
 
 
 class Peer:

@@ -4,66 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 
-import nats
 import pytest
 
 import tridist
-from support.nats import answer, nats_request_planes, one_of, serving
+from support.nats import disconnected, nats_request_planes
+from support.requests import (
+    SOON,
+    a_request,
+    all_of,
+    answer,
+    is_empty,
+    left_in_queue,
+    next_of,
+    one_of,
+    response_to,
+    serving,
+    watched,
+)
 from support.tcp_proxy import TcpProxy
 from support.waiting import until
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.icp.codec import encode_response
-from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, recovery
 from tridist.icp.reports import ClientReport, Enquiry, decode_enquiry, decode_report, encode_enquiry, encode_report
 from tridist.icp.subjects import OperatorSubjects
 
-SOON = 30.0
 ALICE = {"user": "alice", "password": "opensesame"}
-
-
-@pytest.fixture
-async def open_plane():
-    namespace = "ns" + uuid.uuid4().hex[:12]
-    async with nats_request_planes() as opener:
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        open_in_namespace.server = opener.server
-        open_in_namespace.namespace = namespace
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def raw(open_plane):
-    connection = await nats.connect(open_plane.server.url)
-    yield connection
-    await connection.close()
-
-
-def a_request(**fields):
-    return InferenceRequest(**{"operator": "echo", **fields})
-
-
-def response_to(delivery, sequence=0, *, final=True):
-    return InferenceResponse(request_id=delivery.request.id, sequence=sequence, final=final, attempt=delivery.attempt)
-
-
-async def next_of(puller):
-    return await asyncio.wait_for(puller.__anext__(), SOON)
 
 
 async def running(client, worker, *, slots=4, **fields):
@@ -71,14 +38,7 @@ async def running(client, worker, *, slots=4, **fields):
     puller = await worker.pull_requests("echo", slots=slots)
     stream = await client.post_request(a_request(**fields))
     delivery = await next_of(puller)
-    left = asyncio.Event()
-    delivery.when_left(left.set)
-    return stream, delivery, left
-
-
-async def left_in_queue(plane):
-    queue = next((queue for queue in await plane.queues() if queue.operator == "echo"), None)
-    return -1 if queue is None else queue.waiting + queue.running
+    return stream, delivery, watched(delivery)
 
 
 async def produce(plane, delivery, count):
@@ -96,11 +56,7 @@ async def test_a_client_that_is_killed_has_left(open_plane, worker):
     await client.abort()  # says nothing to anyone, like kill -9
     await asyncio.wait_for(left.wait(), SOON)
     await delivery.drop()
-    await until(lambda: _is_empty(worker))
-
-
-async def _is_empty(plane):
-    return await left_in_queue(plane) == 0
+    await until(lambda: is_empty(worker))
 
 
 async def test_a_report_that_is_lost_is_found_by_asking(client, worker, monkeypatch):
@@ -117,12 +73,8 @@ async def test_receipts_that_are_lost_are_found_by_asking(client, worker, monkey
     monkeypatch.setattr(client._leaving._router, "on_read", lambda _: None)
     stream, delivery, _ = await running(client, worker, response_window=4)
     producing = asyncio.ensure_future(produce(worker, delivery, 10))
-    assert len(await asyncio.wait_for(_all(stream), SOON)) == 10
+    assert len(await all_of(stream)) == 10
     await asyncio.wait_for(producing, SOON)
-
-
-async def _all(stream):
-    return [response async for response in stream]
 
 
 async def test_a_client_that_waits_is_not_taken_for_one_that_left(client, worker):
@@ -144,8 +96,7 @@ async def test_a_client_that_was_away_for_longer_than_the_grace_gets_one_outcome
         puller = await worker.pull_requests("echo", slots=4)
         stream = await client.post_request(a_request())
         delivery = await next_of(puller)
-        left = asyncio.Event()
-        delivery.when_left(left.set)
+        left = watched(delivery)
         proxy.down()
         await asyncio.wait_for(left.wait(), SOON)
         await delivery.drop()
@@ -155,7 +106,7 @@ async def test_a_client_that_was_away_for_longer_than_the_grace_gets_one_outcome
         assert again.held.sequence > delivery.held.sequence
         await answer(worker, again)
         assert (await one_of(stream)).error is None
-        await until(lambda: _is_empty(worker))
+        await until(lambda: is_empty(worker))
         await client.close()
 
 
@@ -165,7 +116,7 @@ async def test_what_is_left_while_the_connection_is_away_is_reported_when_it_is_
         await client.open()
         streams = [await client.post_request(a_request()) for _ in range(5)]
         proxy.down()
-        await until(lambda: not client._connection.connected)
+        await disconnected(client)
         for stream in streams[:4]:
             await stream.aclose()
         proxy.up()
@@ -185,7 +136,7 @@ async def test_an_answer_that_was_lost_although_no_connection_was_is_made_again(
     await (await next_of(puller)).ack()  # settled, and the answer went nowhere
     await answer(worker, await next_of(puller))
     assert (await one_of(stream)).error is None
-    await until(lambda: _is_empty(worker))
+    await until(lambda: is_empty(worker))
 
 
 async def test_a_request_that_waits_or_runs_for_long_is_not_posted_again(open_plane, monkeypatch):
@@ -200,7 +151,7 @@ async def test_a_request_that_waits_or_runs_for_long_is_not_posted_again(open_pl
     await answer(worker, await next_of(puller))
     for stream in streams:
         assert (await one_of(stream)).attempt == 1
-    await until(lambda: _is_empty(worker))
+    await until(lambda: is_empty(worker))
 
 
 # -- what is left where ----------------------------------------------------------------------------------------------
@@ -217,7 +168,7 @@ async def test_a_request_that_is_left_while_it_is_posted_leaves_nothing_behind(c
     if not isinstance(outcomes[0], BaseException):
         await outcomes[0].aclose()
     await until(lambda: not client._jetstream._questions)
-    await until(lambda: _is_empty(client))
+    await until(lambda: is_empty(client))
 
 
 async def test_a_left_request_whose_worker_dies_does_not_run_again(open_plane, client):
@@ -227,7 +178,7 @@ async def test_a_left_request_whose_worker_dies_does_not_run_again(open_plane, c
     await first.abort()
     await stream.aclose()
     assert not left.is_set()
-    await until(lambda: _is_empty(client))
+    await until(lambda: is_empty(client))
     async with serving(second, "echo", seconds=2.5) as seen:  # redelivery is due after one
         await one_of(await client.post_request(a_request(id="marker")))
     # Where the machine stalls, the marker itself comes again.
@@ -242,7 +193,7 @@ async def test_thousands_that_are_left_at_once_take_few_reports(client, raw):
     streams = [await client.post_request(a_request()) for _ in range(1100)]
     for stream in streams:
         await stream.aclose()
-    await until(lambda: _is_empty(client))
+    await until(lambda: is_empty(client))
     assert len(reports) <= 5
     left = [request_id for message in reports for request_id in decode_report(message.data).left]
     assert sorted(left) == sorted(stream.request.id for stream in streams)
@@ -410,7 +361,7 @@ async def test_what_a_client_may_not_withdraw_is_dropped_by_the_worker_that_come
         assert kept.request.id == "kept"
         await answer(worker, kept)
         await one_of(queued[1])
-        await until(lambda: _is_empty(worker))
+        await until(lambda: is_empty(worker))
         following = await client.post_request(a_request(id="following"))
         handed_out = await next_of(puller)
         assert handed_out.request.id == "following"  # "left too" was never handed out
@@ -449,8 +400,8 @@ async def test_a_worker_that_was_stopped_removes_nothing_that_another_runs(open_
     delivery = await next_of(await third.pull_requests("echo"))
     assert delivery.attempt > 2
     await answer(third, delivery, sequence=1)
-    assert [response.attempt for response in await asyncio.wait_for(_all(stream), SOON)] == [delivery.attempt]
-    await until(lambda: _is_empty(client))
+    assert [response.attempt for response in await all_of(stream)] == [delivery.attempt]
+    await until(lambda: is_empty(client))
 
 
 async def test_an_outcome_that_comes_too_late_for_the_server_ends_the_request_all_the_same(open_plane, client):
@@ -460,13 +411,12 @@ async def test_an_outcome_that_comes_too_late_for_the_server_ends_the_request_al
     stream, late, _ = await running(client, blocked)
     await (await stands_still(blocked)).stop()
     taken_over = await next_of(await second.pull_requests("echo"))
-    left = asyncio.Event()
-    taken_over.when_left(left.set)
+    left = watched(taken_over)
     await answer(blocked, late)  # before the other one has said anything: this is the outcome
     assert (await one_of(stream)).attempt == 1
     await asyncio.wait_for(left.wait(), SOON)
     await taken_over.drop()
-    await until(lambda: _is_empty(client))
+    await until(lambda: is_empty(client))
 
 
 async def test_what_was_left_is_dropped_even_by_a_worker_that_was_stopped(open_plane, client):
@@ -477,4 +427,4 @@ async def test_what_was_left_is_dropped_even_by_a_worker_that_was_stopped(open_p
     await stream.aclose()
     await asyncio.wait_for(left.wait(), SOON)
     await stale.drop()
-    await until(lambda: _is_empty(client))
+    await until(lambda: is_empty(client))

@@ -10,11 +10,11 @@ import nkeys
 import pytest
 
 from support.jwt import Account, Key, Operator
-from support.nats import nats_request_planes, one_of, serving
+from support.nats import nats_request_planes
+from support.requests import a_request, one_of, serving
 from support.waiting import until
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.errors import ConfigurationError, ConnectionFailedError
-from tridist.icp.messages import InferenceRequest
 
 SOON, LONG = 20.0, 60.0
 
@@ -47,7 +47,7 @@ async def test_a_request_goes_round_between_users_with_credentials(open_plane, o
         for name in ("client", "worker")
     ]
     async with serving(worker, "echo") as seen:
-        stream = await client.post_request(InferenceRequest(operator="echo", id="r"))
+        stream = await client.post_request(a_request(id="r"))
         assert (await one_of(stream)).request_id == "r"
     assert [delivery.request.id for delivery in seen] == ["r"]
 
@@ -63,7 +63,7 @@ async def test_the_rights_in_a_token_hold(open_plane, operator, tmp_path):
     path = operator.account.credentials(tmp_path / "a.creds", pub={"deny": ["tridist.*.request.>"]})
     plane = await open_plane(credentials_file=path, reply_timeout=LONG)
     with pytest.raises(ConnectionFailedError, match="not permitted"):
-        await asyncio.wait_for(plane.post_request(InferenceRequest(operator="echo")), SOON)
+        await asyncio.wait_for(plane.post_request(a_request()), SOON)
 
 
 @pytest.mark.parametrize("wrong", ["account", "seed", "expired"])

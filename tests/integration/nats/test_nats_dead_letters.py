@@ -3,69 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
-import time
-import uuid
 
 import msgpack
-import nats
 import numpy as np
 import pytest
 
-from support.nats import answer, nats_request_planes, one_of
+from support import requests
+from support.nats import disconnected, nats_request_planes, stream_of
+from support.planes import in_own_namespace
+from support.requests import SOON, answer, next_of, one_of
+from support.waiting import until
 from tridist import errors
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.icp import subjects
 from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, StreamConfig
 from tridist.icp.nats import puller as puller_module
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.jetstream import RefusedError
 from tridist.icp.tensor import Tensor
 
-SOON = 15.0
 SECRET = {"password": "secret"}
-ONCE = DeliveryConfig(max_attempts=1, ack_wait=30.0)
-"""One attempt, and no redelivery because the machine stalls."""
+ONCE = DeliveryConfig(max_attempts=1, ack_wait=60.0)
+"""One attempt, and no redelivery because the machine stalls, nor within `SOON`."""
 QUICK = DeliveryConfig(max_attempts=1, ack_wait=1.0)
 """For workers that are to be found dead or stalled."""
+a_request = functools.partial(requests.a_request, seconds=60.0)
 
 
 @pytest.fixture
 async def open_plane():
-    namespace = "ns" + uuid.uuid4().hex[:12]
     async with nats_request_planes() as opener:
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, "delivery": ONCE, **options})
-
-        open_in_namespace.server = opener.server
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def js(open_plane):
-    connection = await nats.connect(open_plane.server.url)
-    yield connection.jetstream()
-    await connection.close()
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **{"deadline": time.time() + 60, **fields})
-
-
-async def until(condition, seconds=SOON):
-    give_up = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < give_up, "not in time"
-        await asyncio.sleep(0.05)
+        yield in_own_namespace(opener, delivery=ONCE)
 
 
 class Burying:
@@ -86,13 +58,9 @@ async def tried_once(client, worker, **fields):
     """A request whose one attempt is over, and a puller that gives it up; the stream, and the `Burying`."""
     puller = await worker.pull_requests("echo")
     stream = await client.post_request(a_request(**fields))
-    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    delivery = await next_of(puller)
     await delivery.give_back()
     return stream, Burying(puller)
-
-
-def stream_of(plane):
-    return subjects.OperatorSubjects(plane.namespace, "echo", 1).stream
 
 
 async def test_a_worker_that_dies_between_keeping_and_forgetting_leaves_one_letter(client, open_plane, js):
@@ -140,11 +108,8 @@ async def test_a_letter_is_kept_once_while_the_server_restarts(open_plane, patie
     async def keep_while_the_server_is_away(letter, message_id):
         if not restarts:
             restarts.append(asyncio.ensure_future(open_plane.server.restart(kill=True, downtime=0.5)))
-            await until(lost)
+            await disconnected(worker)
         await keep(letter, message_id)
-
-    async def lost():
-        return not worker._connection.connected
 
     worker.dead_letters.keep = keep_while_the_server_is_away
     stream, burying = await tried_once(client, worker)
@@ -257,7 +222,7 @@ async def test_a_worker_that_stalled_over_the_last_attempt_says_so(client, open_
     worker = await open_plane(delivery=QUICK)
     puller = await worker.pull_requests("echo", slots=2)
     stream = await client.post_request(a_request())
-    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    delivery = await next_of(puller)
     monkeypatch.setattr(puller, "_overdue", lambda _: True)  # what a blocked event loop makes of every delivery
     assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
     (letter,) = await client.dead_letters.list()
@@ -290,7 +255,7 @@ async def test_a_queue_of_garbage_comes_no_faster_than_it_can_be_kept(client, op
     async def emptied():
         return (await js.stream_info(stream_of(client))).state.messages == 0
 
-    await until(emptied, 40)
+    await until(emptied)
     assert len(await client.dead_letters.list(limit=1000)) == 200
     assert 1 <= most <= 8, "no more than two feeds of 4 slots"
     await burying.end()
@@ -335,9 +300,9 @@ async def test_a_good_request_goes_on_beside_what_is_buried(client, open_plane):
     worker = await open_plane()
     puller = await worker.pull_requests("echo")
     poison = await client.post_request(a_request())
-    await (await asyncio.wait_for(puller.__anext__(), SOON)).give_back()
+    await (await next_of(puller)).give_back()
     good = await client.post_request(a_request())
-    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    delivery = await next_of(puller)
     assert delivery.request.id == good.request.id
     await answer(worker, delivery)
     assert (await one_of(good)).error is None
@@ -366,7 +331,7 @@ class TestWhatComesWithOneThatIsGivenUp:
         worker = await open_plane()
         puller = await worker.pull_requests("echo", slots=2)
         first = await client.post_request(a_request())
-        await (await asyncio.wait_for(puller.__anext__(), SOON)).give_back()
+        await (await next_of(puller)).give_back()
         waiting = asyncio.ensure_future(puller.__anext__())
         await asyncio.wait_for(begun.wait(), SOON)
         await client.post_request(a_request(id="second"))

@@ -9,22 +9,12 @@ from contextlib import AsyncExitStack
 import pytest
 
 import tridist
-from support.nats import nats_request_planes
+from support.nats import stream_of
+from support.requests import a_request
 from tridist.errors import DeadlineExceededError, OverloadedError
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import StreamConfig
 
 SOON = 15.0
-
-
-@pytest.fixture
-async def open_plane():
-    async with nats_request_planes() as opener:
-        yield opener
-
-
-def a_request(**fields):
-    return InferenceRequest(operator="echo", **fields)
 
 
 def count_calls(plane, monkeypatch):
@@ -62,7 +52,7 @@ async def test_posts_that_find_one_queue_full_share_a_question(open_plane, monke
     errors = await asyncio.gather(*(plane.post_request(a_request()) for _ in range(100)), return_exceptions=True)
     assert {type(error) for error in errors} == {OverloadedError}
     assert {(error.depth, error.limit) for error in errors} == {(1, 1)}
-    assert set(asked) == {"STREAM.INFO.tridist:default:echo:1"}
+    assert set(asked) == {f"STREAM.INFO.{stream_of(plane)}"}
     assert len(asked) < 50
     assert len(plane._router) == 1  # nothing of those that were refused is kept
 
@@ -85,7 +75,7 @@ async def test_over_the_network_the_first_timeout_holds_three_operators_deep(ope
             remaining["outer"] = request.remaining()
             await self.remote("Middle").post_request()
 
-    planes = tridist.PlanesConfig(url=open_plane.server.url)
+    planes = tridist.PlanesConfig(url=open_plane.server.url, namespace=open_plane.namespace)
     configs = [
         tridist.WorkerConfig(
             operators=(tridist.OperatorConfig(name=cls.__name__, implementation=cls),), planes=planes, grace_period=2

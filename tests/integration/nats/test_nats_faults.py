@@ -6,16 +6,14 @@ import asyncio
 import subprocess
 import sys
 import time
-import uuid
 from pathlib import Path
 
-import nats
 import pytest
 
-from support.nats import answer, nats_request_planes, one_of, serving
+from support.nats import disconnected, nats_request_planes, stream_of
+from support.requests import a_request, answer, next_of, one_of, serving
 from support.waiting import until
 from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneClosedError, PlaneError
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
 from tridist.icp.nats.connection import Message
 from tridist.icp.nats.delivery import IN_PROGRESS
@@ -30,58 +28,11 @@ STALL = 2.0
 WORKER = Path(__file__).parents[2] / "support" / "processes" / "hold_one_request.py"
 
 
-@pytest.fixture
-async def open_plane():
-    namespace = "ns" + uuid.uuid4().hex[:12]
-    async with nats_request_planes() as opener:
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        open_in_namespace.server = opener.server
-        open_in_namespace.namespace = namespace
-        yield open_in_namespace
-
-
-@pytest.fixture
-async def client(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def worker(open_plane):
-    return await open_plane()
-
-
-@pytest.fixture
-async def js(open_plane):
-    connection = await nats.connect(open_plane.server.url)
-    yield connection.jetstream()
-    await connection.close()
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **fields)
-
-
-async def next_of(puller, seconds=SOON):
-    return await asyncio.wait_for(puller.__anext__(), seconds)
-
-
-def stream_name(plane, operator="echo"):
-    return OperatorSubjects(plane.namespace, operator, 1).stream
-
-
-async def disconnected(plane):
-    """Wait until a plane knows that its server is away."""
-    await until(lambda: not plane._connection.connected)
-
-
 async def handed_out(js, plane, count):
     """Wait until the server has sent ``count`` shared requests to workers that have settled none of them."""
 
     async def pending():
-        return (await js.consumer_info(stream_name(plane), "shared")).num_ack_pending == count
+        return (await js.consumer_info(stream_of(plane), "shared")).num_ack_pending == count
 
     await until(pending)
 
@@ -208,9 +159,9 @@ async def test_nothing_is_lost_while_servers_crash_under_load(open_plane):
 async def test_a_deleted_consumer_is_made_again(client, worker, js):
     async with serving(worker, "echo"):
         assert await one_of(await client.post_request(a_request()))
-        await js.delete_consumer(stream_name(client), "shared")
+        await js.delete_consumer(stream_of(client), "shared")
         assert await one_of(await client.post_request(a_request()))
-        await js.delete_consumer(stream_name(client), f"direct-{worker.component_id}")
+        await js.delete_consumer(stream_of(client), f"direct-{worker.component_id}")
         direct = await client.post_request(a_request(), component_id=worker.component_id)
         assert await one_of(direct)
 
@@ -218,12 +169,12 @@ async def test_a_deleted_consumer_is_made_again(client, worker, js):
 async def test_a_deleted_stream_is_made_again_by_whoever_posts(client, worker, js):
     async with serving(worker, "echo"):
         assert await one_of(await client.post_request(a_request()))
-        await js.delete_stream(stream_name(client))
+        await js.delete_stream(stream_of(client))
         await asyncio.sleep(
             0.3
         )  # what reaches the stream while it is taken down gets no answer, and an error after 5 s
         assert await one_of(await client.post_request(a_request()))
-        await js.delete_stream(stream_name(client))
+        await js.delete_stream(stream_of(client))
         await asyncio.sleep(0.5)
         assert await one_of(await client.post_request(a_request()))
 
@@ -232,12 +183,12 @@ async def test_two_may_make_a_stream_at_once_and_a_different_one_is_kept(open_pl
     planes = [await open_plane() for _ in range(4)]
     different = await open_plane(streams=StreamConfig(storage="memory", max_age=60))
     streams = await asyncio.gather(*(plane.post_request(a_request()) for plane in [*planes, different]))
-    info = await js.stream_info(stream_name(planes[0]))
+    info = await js.stream_info(stream_of(planes[0]))
     assert info.state.messages == 5
     kept = info.config.storage
     async with serving(different, "echo"):
         await asyncio.gather(*(one_of(stream) for stream in streams))
-    assert (await js.stream_info(stream_name(planes[0]))).config.storage == kept
+    assert (await js.stream_info(stream_of(planes[0]))).config.storage == kept
 
 
 async def test_the_ack_wait_of_an_existing_consumer_is_respected(open_plane, client, js):
@@ -252,7 +203,7 @@ async def test_the_ack_wait_of_an_existing_consumer_is_respected(open_plane, cli
     for _ in range(2):
         assert (await signs.next_msg(timeout=SOON / 2)).data == IN_PROGRESS
     await delivery.ack()
-    consumer = await js.consumer_info(stream_name(client), "shared")
+    consumer = await js.consumer_info(stream_of(client), "shared")
     assert consumer.config.ack_wait == 1.0
 
 
@@ -322,7 +273,7 @@ async def test_closing_a_failed_puller_costs_each_of_its_requests_one_attempt(cl
     with pytest.raises(PlaneError, match="it broke"):
         await puller.__anext__()
     await puller.close()
-    assert (await js.consumer_info(stream_name(client), "shared")).num_waiting == 0
+    assert (await js.consumer_info(stream_of(client), "shared")).num_waiting == 0
     async with serving(other, "echo"):
         assert {(await one_of(stream)).attempt for stream in streams} == {2}
 
@@ -343,11 +294,11 @@ async def test_what_comes_to_a_full_worker_after_it_took_back_its_pulls_goes_bac
     held = await next_of(puller)
 
     async def taken_back():
-        return (await js.consumer_info(stream_name(client), "high")).num_waiting == 0
+        return (await js.consumer_info(stream_of(client), "high")).num_waiting == 0
 
     await until(taken_back)
     stream = await client.post_request(a_request(priority=1))
-    high = await js.pull_subscribe_bind("high", stream=stream_name(client))
+    high = await js.pull_subscribe_bind("high", stream=stream_of(client))
     (message,) = await high.fetch(1, timeout=SOON)
     feed = puller._classes[HIGH]
     feed._receive(Message(f"{feed._inbox}.1", message.reply, message.data, b""))  # as if it had been on its way to us
@@ -397,7 +348,7 @@ async def test_direct_requests_take_slots_that_shared_ones_were_asked_for(client
     held = [await next_of(puller) for _ in range(2)]
 
     async def nothing_asked_for():
-        return (await js.consumer_info(stream_name(client), "shared")).num_waiting == 0
+        return (await js.consumer_info(stream_of(client), "shared")).num_waiting == 0
 
     await until(nothing_asked_for)
     async with serving(idle, "echo") as seen:
@@ -414,7 +365,7 @@ async def test_expired_requests_leave_the_stream_by_themselves(client, js):
         await one_of(stream)
 
     async def empty():
-        return (await js.stream_info(stream_name(client))).state.messages == 0
+        return (await js.stream_info(stream_of(client))).state.messages == 0
 
     await until(empty)
 
@@ -431,11 +382,11 @@ async def test_direct_consumers_of_dead_workers_vanish(open_plane, client, js):
     plane = await open_plane(delivery=DeliveryConfig(direct_expiry=1.0))
     await plane.pull_requests("echo")
     name = f"direct-{plane.component_id}"
-    assert name in {c.name for c in await js.consumers_info(stream_name(client))}
+    assert name in {c.name for c in await js.consumers_info(stream_of(client))}
     await plane.abort()
 
     async def vanished():
-        return name not in {c.name for c in await js.consumers_info(stream_name(client))}
+        return name not in {c.name for c in await js.consumers_info(stream_of(client))}
 
     await until(vanished)
     stream = await client.post_request(a_request(deadline=time.time() + STALL), component_id=plane.component_id)

@@ -20,11 +20,11 @@ import pytest
 
 import tridist
 from support.certificates import Authority
-from support.nats import nats_request_planes, one_of, serving
+from support.nats import nats_request_planes
+from support.requests import a_request, one_of, serving
 from support.waiting import until
 from tridist import errors
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import NatsConfig, NatsRequestPlane, TlsConfig
 from tridist.icp.status import WorkerStatus
 from tridist.icp.subjects import OperatorSubjects, dead_letter_stream, response_inbox
@@ -136,10 +136,6 @@ async def bare_as(server):
             return Bare(client, refusals)
 
         yield connect
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **fields)
 
 
 # -- what has to work --------------------------------------------------------------------------------------------------

@@ -9,22 +9,19 @@ import nats
 import numpy as np
 import pytest
 
-from support.nats import answer, nats_request_planes, one_of, serving
+from support.nats import nats_request_planes
+from support.requests import SOON, a_request, answer, next_of, one_of, queue_of, serving
+from support.waiting import until
 from tridist.deployment.nats_server import NatsServerConfig
 from tridist.errors import ConnectionFailedError, DuplicateRequestError, OverloadedError, UnservedError
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.nats import StreamConfig
 from tridist.icp.subjects import OperatorSubjects
 from tridist.icp.tensor import Tensor
 
-SOON, LONG = 15.0, 60.0
+LONG = 60.0
 STALL = 3.0
 MEBIBYTE = 1 << 20
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **fields)
 
 
 def a_large_request(operator="echo"):
@@ -68,117 +65,107 @@ async def test_a_hundred_operators_share_a_server_that_cannot_reserve_for_all():
         assert {config.max_msgs for config in configs} == {100_000}
 
 
-async def test_the_window_of_keys_is_the_streams():
-    async with nats_request_planes() as open_plane:
-        plane = await open_plane(streams=StreamConfig(idempotency_window=7))
-        await plane.post_request(a_request())
-        info = await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, "echo", 1))
-        assert info.config.duplicate_window == 7
+async def test_the_window_of_keys_is_the_streams(open_plane):
+    plane = await open_plane(streams=StreamConfig(idempotency_window=7))
+    await plane.post_request(a_request())
+    info = await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, "echo", 1))
+    assert info.config.duplicate_window == 7
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["restarted", "killed"])
 @pytest.mark.parametrize("state", ["waits", "runs"])
-async def test_a_key_holds_over_a_restart_of_the_server_while_its_request_is_not_done(state, kill):
-    async with nats_request_planes() as open_plane:
-        client, other, worker = [await open_plane() for _ in range(3)]
-        stream = await client.post_request(a_request(), idempotency_key="k")
-        held = []
-        if state == "runs":
-            puller = await worker.pull_requests("echo")
-            held.append(await asyncio.wait_for(anext(puller), SOON))
-        await open_plane.server.restart(kill=kill)
-        for plane in (client, other):
-            with pytest.raises(DuplicateRequestError):
-                await plane.post_request(a_request(), idempotency_key="k")
-        if held:
-            await answer(worker, held[0])
-            await one_of(stream)
-            return
-        async with serving(worker, "echo") as seen:
-            await one_of(stream)
-        assert len(seen) == 1
-
-
-async def test_a_post_that_is_repeated_after_a_lost_connection_is_no_duplicate_of_itself():
-    async with nats_request_planes() as open_plane:
-        client, worker = await open_plane(), await open_plane()
-        # The server takes the request; its word for it is lost on the way, as when the connection breaks just then.
-        await deafen(client)
-        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
-        await stored(worker, "echo")
-        hear_again(client)
-        await reconnect(client)
-        stream = await asyncio.wait_for(post, SOON)
-        async with serving(worker, "echo") as seen:
-            await one_of(stream)
-        assert [delivery.attempt for delivery in seen] == [1]
+async def test_a_key_holds_over_a_restart_of_the_server_while_its_request_is_not_done(open_plane, state, kill):
+    client, other, worker = [await open_plane() for _ in range(3)]
+    stream = await client.post_request(a_request(), idempotency_key="k")
+    held = []
+    if state == "runs":
+        puller = await worker.pull_requests("echo")
+        held.append(await next_of(puller))
+    await open_plane.server.restart(kill=kill)
+    for plane in (client, other):
         with pytest.raises(DuplicateRequestError):
-            await client.post_request(a_request(), idempotency_key="k")
+            await plane.post_request(a_request(), idempotency_key="k")
+    if held:
+        await answer(worker, held[0])
+        await one_of(stream)
+        return
+    async with serving(worker, "echo") as seen:
+        await one_of(stream)
+    assert len(seen) == 1
 
 
-async def test_a_post_that_failed_without_the_servers_word_says_when_it_is_repeated_that_it_was_taken():
-    async with nats_request_planes() as open_plane:
-        client, worker = await open_plane(reply_timeout=STALL, patience=STALL), await open_plane()
-        await deafen(client)
-        with pytest.raises(ConnectionFailedError):
-            await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), LONG)
-        await stored(worker, "echo")
-        hear_again(client)
-        await reconnect(client)
-        with pytest.raises(DuplicateRequestError):
-            await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), SOON)
+async def test_a_post_that_is_repeated_after_a_lost_connection_is_no_duplicate_of_itself(client, worker):
+    # The server takes the request; its word for it is lost on the way, as when the connection breaks just then.
+    await deafen(client)
+    post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+    await stored(worker, "echo")
+    hear_again(client)
+    await reconnect(client)
+    stream = await asyncio.wait_for(post, SOON)
+    async with serving(worker, "echo") as seen:
+        await one_of(stream)
+    assert [delivery.attempt for delivery in seen] == [1]
+    with pytest.raises(DuplicateRequestError):
+        await client.post_request(a_request(), idempotency_key="k")
 
 
-async def test_a_repeated_post_whose_key_is_another_clients_is_a_conflict():
-    async with nats_request_planes() as open_plane:
-        client, other = await open_plane(), await open_plane()
-        await other.post_request(a_request(), idempotency_key="k")
-        await deafen(client)
-        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
-        await asked(client)
-        hear_again(client)
-        await reconnect(client)
+async def test_a_post_that_failed_without_the_servers_word_says_when_it_is_repeated_that_it_was_taken(open_plane):
+    client, worker = await open_plane(reply_timeout=STALL, patience=STALL), await open_plane()
+    await deafen(client)
+    with pytest.raises(ConnectionFailedError):
+        await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), LONG)
+    await stored(worker, "echo")
+    hear_again(client)
+    await reconnect(client)
+    with pytest.raises(DuplicateRequestError):
+        await asyncio.wait_for(client.post_request(a_request(), idempotency_key="k"), SOON)
+
+
+async def test_a_repeated_post_whose_key_is_another_clients_is_a_conflict(open_plane):
+    client, other = await open_plane(), await open_plane()
+    await other.post_request(a_request(), idempotency_key="k")
+    await deafen(client)
+    post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+    await asked(client)
+    hear_again(client)
+    await reconnect(client)
+    with pytest.raises(DuplicateRequestError):
+        await asyncio.wait_for(post, SOON)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_repeated_post_that_was_served_meanwhile_is_told_by_its_answer(client, worker, answered):
+    await deafen(client)
+    post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
+    puller = await worker.pull_requests("echo")
+    delivery = await next_of(puller)
+    if answered:
+        await answer(worker, delivery)
+    else:
+        await delivery.ack()
+    await worker._connection.flush()
+    if answered:
+        await until(lambda: len(client._router) == 0)
+    hear_again(client)
+    await reconnect(client)
+    if answered:
+        assert await one_of(await asyncio.wait_for(post, SOON))
+    else:  # nobody knows whose it was: to run it again might run it twice
         with pytest.raises(DuplicateRequestError):
             await asyncio.wait_for(post, SOON)
 
 
-@pytest.mark.parametrize("answered", [True, False])
-async def test_a_repeated_post_that_was_served_meanwhile_is_told_by_its_answer(answered):
-    async with nats_request_planes() as open_plane:
-        client, worker = await open_plane(), await open_plane()
-        await deafen(client)
-        post = asyncio.ensure_future(client.post_request(a_request(), idempotency_key="k"))
-        puller = await worker.pull_requests("echo")
-        delivery = await asyncio.wait_for(puller.__anext__(), SOON)
-        if answered:
-            await answer(worker, delivery)
-        else:
-            await delivery.ack()
-        await worker._connection.flush()
-        if answered:
-            await until(lambda: len(client._router) == 0)
-        hear_again(client)
-        await reconnect(client)
-        if answered:
-            assert await one_of(await asyncio.wait_for(post, SOON))
-        else:  # nobody knows whose it was: to run it again might run it twice
-            with pytest.raises(DuplicateRequestError):
-                await asyncio.wait_for(post, SOON)
-
-
-async def test_a_lost_answer_to_a_request_with_a_key_is_made_again():
-    async with nats_request_planes() as open_plane:
-        client, worker = await open_plane(), await open_plane()
-        puller = await worker.pull_requests("echo")
-        stream = await client.post_request(a_request(), idempotency_key="k")
-        delivery = await asyncio.wait_for(puller.__anext__(), SOON)
-        await delivery.ack()  # its answer went nowhere
-        await worker._connection.flush()
-        await reconnect(client)
-        again = await asyncio.wait_for(puller.__anext__(), SOON)
-        assert again.request.id == stream.request.id
-        await answer(worker, again)
-        assert await one_of(stream)
+async def test_a_lost_answer_to_a_request_with_a_key_is_made_again(client, worker):
+    puller = await worker.pull_requests("echo")
+    stream = await client.post_request(a_request(), idempotency_key="k")
+    delivery = await next_of(puller)
+    await delivery.ack()  # its answer went nowhere
+    await worker._connection.flush()
+    await reconnect(client)
+    again = await next_of(puller)
+    assert again.request.id == stream.request.id
+    await answer(worker, again)
+    assert await one_of(stream)
 
 
 PERMISSIONS = """
@@ -204,13 +191,11 @@ async def test_a_client_needs_no_right_to_make_streams_once_a_worker_has_served(
             assert await one_of(await client.post_request(a_request()))
 
 
-async def test_a_post_to_a_stream_that_exists_costs_one_message():
-    async with nats_request_planes() as open_plane:
-        worker, client = await open_plane(), await open_plane()
-        await worker.pull_requests("echo")
-        before = client._connection._client.stats["out_msgs"]
-        await client.post_request(a_request(deadline=time.time() + SOON))
-        assert client._connection._client.stats["out_msgs"] == before + 1
+async def test_a_post_to_a_stream_that_exists_costs_one_message(client, worker):
+    await worker.pull_requests("echo")
+    before = client._connection._client.stats["out_msgs"]
+    await client.post_request(a_request(deadline=time.time() + SOON))
+    assert client._connection._client.stats["out_msgs"] == before + 1
 
 
 async def outcome(plane, key):
@@ -220,10 +205,11 @@ async def outcome(plane, key):
 
 
 async def stored(plane, operator):
-    end = time.monotonic() + SOON
-    while not any(queue.operator == operator and queue.waiting for queue in await plane.queues()):
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)
+    async def waits():
+        queue = await queue_of(plane, operator)
+        return queue is not None and queue.waiting
+
+    await until(waits)
 
 
 async def deafen(plane):
@@ -232,13 +218,6 @@ async def deafen(plane):
     handlers = plane._connection._client.handlers
     (plane._deaf,) = (number for number, handler in handlers.items() if handler == plane._jetstream._receive)
     handlers[plane._deaf] = lambda _: None
-
-
-async def until(condition):
-    end = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)
 
 
 async def asked(plane):

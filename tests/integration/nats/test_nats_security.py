@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import time
-import uuid
 from dataclasses import replace
 
 import msgpack
@@ -16,14 +15,15 @@ import nkeys
 import numpy as np
 import pytest
 
-from support.nats import answer, nats_request_planes, one_of, serving
+from support.nats import nats_request_planes
+from support.requests import a_request, answer, one_of, serving
 from support.tcp_proxy import TcpProxy
 from support.waiting import until
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig
 from tridist.errors import ConnectionFailedError, InvalidArgumentError, MessageTooLargeError
 from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.messages import InferenceResponse
 from tridist.icp.nats import NatsConfig, NatsRequestPlane, TlsConfig
 from tridist.icp.nats.headers import request_headers
 from tridist.icp.subjects import OperatorSubjects, response_inbox
@@ -31,22 +31,6 @@ from tridist.icp.tensor import Tensor
 
 SOON, LONG = 20.0, 60.0
 ALICE = {"user": "alice", "password": "opensesame"}
-
-
-@pytest.fixture
-async def open_plane():
-    namespace = "ns" + uuid.uuid4().hex[:12]
-    async with nats_request_planes() as opener:
-
-        async def open_in_namespace(**options):
-            return await opener(**{"namespace": namespace, **options})
-
-        open_in_namespace.server = opener.server
-        yield open_in_namespace
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **fields)
 
 
 async def refused(config):

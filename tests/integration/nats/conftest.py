@@ -1,0 +1,40 @@
+"""A server of the test's own: two planes on it that share a namespace, and connections that are nobody's plane."""
+
+from __future__ import annotations
+
+import nats
+import pytest
+
+from support.nats import nats_request_planes
+from support.planes import in_own_namespace
+
+
+@pytest.fixture
+async def open_plane():
+    """Opens planes; knows their ``server`` and their ``namespace``."""
+    async with nats_request_planes() as opener:
+        yield in_own_namespace(opener)
+
+
+@pytest.fixture
+async def client(open_plane):
+    return await open_plane()
+
+
+@pytest.fixture
+async def worker(open_plane):
+    return await open_plane()
+
+
+@pytest.fixture
+async def raw(open_plane):
+    """A connection that may say and hear anything."""
+    connection = await nats.connect(open_plane.server.url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def js(raw):
+    """What the server has of streams and consumers, and the power to change it."""
+    return raw.jetstream()
