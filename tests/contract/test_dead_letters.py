@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 
 import numpy as np
 import pytest
 
+from support import requests
+from support.requests import SOON
 from tridist import errors
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import InferenceRequest
 from tridist.icp.tensor import Tensor
 
-SOON = 30.0
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **{"deadline": time.time() + SOON, **fields})
+a_request = functools.partial(requests.a_request, seconds=SOON)
 
 
 async def wear_out(client, worker, *requests, error=None):

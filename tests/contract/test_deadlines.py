@@ -3,33 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import functools
 from contextlib import suppress
 
 import pytest
 
+from support import requests
+from support.requests import SOON, next_of
 from tridist.errors import DeadlineExceededError
-from tridist.icp.messages import InferenceRequest, InferenceResponse
+from tridist.icp.messages import InferenceResponse
 
-SOON = 15.0
 STALL = 2.0
 """Seconds that a deadline leaves for what has to come before it: a busy machine stalls at times."""
 
 
-def a_request(seconds=SOON, **fields):
-    return InferenceRequest(operator="echo", deadline=time.time() + seconds, **fields)
-
-
-async def next_of(puller):
-    return await asyncio.wait_for(puller.__anext__(), SOON)
+a_request = functools.partial(requests.a_request, seconds=SOON)
 
 
 async def post_in_time(client, *, component_id=None, **fields):
     """Post a request that expires soon: as soon as this machine, which may stall just then, can post one in time."""
     for seconds in (0.4, STALL):
         with suppress(DeadlineExceededError):
-            return await client.post_request(a_request(seconds, **fields), component_id=component_id)
-    return await client.post_request(a_request(SOON / 2, **fields), component_id=component_id)
+            return await client.post_request(a_request(seconds=seconds, **fields), component_id=component_id)
+    return await client.post_request(a_request(seconds=SOON / 2, **fields), component_id=component_id)
 
 
 async def failure_of(stream):
@@ -73,7 +69,7 @@ async def test_what_expires_in_the_worker_s_own_queue_is_not_handed_out(client, 
 
 async def test_what_expires_while_it_is_held_is_not_handed_out_again(client, worker):
     puller = await worker.pull_requests("echo")
-    stream = await client.post_request(a_request(STALL))
+    stream = await client.post_request(a_request(seconds=STALL))
     delivery = await next_of(puller)
     assert (await failure_of(stream)).stage == "running"
     await delivery.give_back()
@@ -83,7 +79,7 @@ async def test_what_expires_while_it_is_held_is_not_handed_out_again(client, wor
 
 async def test_an_answer_after_the_deadline_changes_nothing(client, worker):
     puller = await worker.pull_requests("echo")
-    stream = await client.post_request(a_request(STALL))
+    stream = await client.post_request(a_request(seconds=STALL))
     delivery = await next_of(puller)
     await failure_of(stream)
     assert stream.ended
@@ -96,7 +92,7 @@ async def test_an_answer_after_the_deadline_changes_nothing(client, worker):
 
 async def test_a_crowd_of_deadlines_each_get_their_stage(client, worker):
     puller = await worker.pull_requests("echo", slots=3)
-    streams = [await client.post_request(a_request(2.0)) for _ in range(50)]
+    streams = [await client.post_request(a_request(seconds=2.0)) for _ in range(50)]
     held = {(await next_of(puller)).request.id for _ in range(3)}
     stages = {stream.request.id: (await failure_of(stream)).stage for stream in streams}
     assert {request_id for request_id, stage in stages.items() if stage == "running"} == held

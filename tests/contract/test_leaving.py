@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from contextlib import suppress
 
 import pytest
 
-from contract.test_request_plane import SOON, a_request, all_of, answer_to, next_of, nothing_from
+from support import requests
+from support.requests import SOON, all_of, is_empty, next_of, nothing_from, queue_of, response_to, watched
 from support.waiting import until
 from tridist import errors
 
-
-def watched(delivery):
-    """An event that is set when the delivery's client leaves."""
-    left = asyncio.Event()
-    delivery.when_left(left.set)
-    return left
-
-
-async def queue_of(plane, operator="echo"):
-    return next((queue for queue in await plane.queues() if queue.operator == operator), None)
-
-
-async def is_empty(plane):
-    queue = await queue_of(plane)
-    return queue is not None and (queue.waiting, queue.running) == (0, 0)
+a_request = functools.partial(requests.a_request, seconds=SOON)
 
 
 # -- leaving ---------------------------------------------------------------------------------------------------------
@@ -43,7 +31,7 @@ async def test_leaving_a_running_request_reaches_its_worker(client, worker):
     assert delivery.left
     for final in (False, True):
         with pytest.raises(errors.RequestCancelledError) as caught:
-            await worker.post_response(answer_to(delivery, final=final), delivery.request)
+            await worker.post_response(response_to(delivery, final=final), delivery.request)
         assert caught.value.request_id == delivery.request.id
     await delivery.drop()
     await until(lambda: is_empty(client))
@@ -93,17 +81,17 @@ async def test_leaving_twice_and_leaving_after_the_end_do_no_harm(client, worker
     puller = await worker.pull_requests("echo", slots=2)
     stream = await client.post_request(a_request(id="again"))
     delivery = await next_of(puller)
-    await worker.post_response(answer_to(delivery), delivery.request)
+    await worker.post_response(response_to(delivery), delivery.request)
     await delivery.ack()
-    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+    assert len(await all_of(stream)) == 1
     await stream.aclose()
     await stream.aclose()
     # The id is free again, and what was said about its first use does not hit the second.
     second = await client.post_request(a_request(id="again"))
     delivery = await next_of(puller)
-    await worker.post_response(answer_to(delivery), delivery.request)
+    await worker.post_response(response_to(delivery), delivery.request)
     await delivery.ack()
-    assert len(await asyncio.wait_for(all_of(second), SOON)) == 1
+    assert len(await all_of(second)) == 1
     assert not delivery.left
 
 
@@ -115,13 +103,13 @@ async def test_an_id_that_is_used_again_after_leaving_is_another_request(client,
         second = await client.post_request(a_request(id="again"))
         delivery = await next_of(puller)
         with suppress(errors.RequestCancelledError):
-            await worker.post_response(answer_to(delivery), delivery.request)
+            await worker.post_response(response_to(delivery), delivery.request)
         await delivery.ack()
         if delivery.left:  # the first one was handed out before it was left
             delivery = await next_of(puller)
-            await worker.post_response(answer_to(delivery), delivery.request)
+            await worker.post_response(response_to(delivery), delivery.request)
             await delivery.ack()
-        assert len(await asyncio.wait_for(all_of(second), SOON)) == 1
+        assert len(await all_of(second)) == 1
 
 
 async def test_nobody_leaves_another_client_s_request(open_plane, client, worker):
@@ -132,9 +120,9 @@ async def test_nobody_leaves_another_client_s_request(open_plane, client, worker
     await theirs.aclose()
     await until(lambda: any(delivery.left for delivery in deliveries))
     (kept,) = [delivery for delivery in deliveries if not delivery.left]
-    await worker.post_response(answer_to(kept), kept.request)
+    await worker.post_response(response_to(kept), kept.request)
     await kept.ack()
-    assert len(await asyncio.wait_for(all_of(mine), SOON)) == 1
+    assert len(await all_of(mine)) == 1
 
 
 async def test_closing_a_client_leaves_everything_that_it_has_open(open_plane, worker):
@@ -181,7 +169,7 @@ async def test_a_handler_that_raises_leaves_its_request(client, worker):
     await client.post_request(a_request(), response_handler=handler)
     delivery = await next_of(puller)
     left = watched(delivery)
-    await worker.post_response(answer_to(delivery, final=False), delivery.request)
+    await worker.post_response(response_to(delivery, final=False), delivery.request)
     await asyncio.wait_for(left.wait(), SOON)
 
 
@@ -201,7 +189,7 @@ async def test_a_request_with_a_handler_can_be_left(client, worker):
 async def produce(plane, delivery, count, posted):
     """Post ``count`` responses, the last one final, noting each that is out."""
     for sequence in range(count):
-        await plane.post_response(answer_to(delivery, sequence, final=sequence == count - 1), delivery.request)
+        await plane.post_response(response_to(delivery, sequence, final=sequence == count - 1), delivery.request)
         posted.append(sequence)
     await delivery.ack()
 
@@ -239,9 +227,9 @@ async def test_a_slow_reader_slows_its_own_producer_and_nobody_else(client, work
     assert await settled(posted) == 4
     fast = await client.post_request(a_request(id="fast", response_window=4))
     producing = asyncio.ensure_future(produce(worker, await next_of(puller), 50, []))
-    assert len(await asyncio.wait_for(all_of(fast), SOON)) == 50
+    assert len(await all_of(fast)) == 50
     assert len(posted) == 4
-    assert len(await asyncio.wait_for(all_of(slow), SOON)) == 50
+    assert len(await all_of(slow)) == 50
     await asyncio.wait_for(asyncio.gather(waiting, producing), SOON)
 
 
@@ -267,8 +255,8 @@ async def blocked(client, worker):
     puller = await worker.pull_requests("echo")
     stream = await client.post_request(a_request(response_window=1, deadline=None))
     delivery = await next_of(puller)
-    await worker.post_response(answer_to(delivery, 0, final=False), delivery.request)
-    waiting = asyncio.ensure_future(worker.post_response(answer_to(delivery, 1, final=False), delivery.request))
+    await worker.post_response(response_to(delivery, 0, final=False), delivery.request)
+    waiting = asyncio.ensure_future(worker.post_response(response_to(delivery, 1, final=False), delivery.request))
     await asyncio.sleep(0.05)
     assert not waiting.done()
     return delivery, stream, waiting
@@ -300,16 +288,16 @@ async def test_waiting_for_room_ends_at_the_deadline(client, worker):
     puller = await worker.pull_requests("echo")
     stream = await client.post_request(a_request(response_window=1, deadline=time.time() + 1))
     delivery = await next_of(puller)
-    await worker.post_response(answer_to(delivery, 0, final=False), delivery.request)
+    await worker.post_response(response_to(delivery, 0, final=False), delivery.request)
     with pytest.raises((errors.DeadlineExceededError, errors.RequestCancelledError)):
-        await asyncio.wait_for(worker.post_response(answer_to(delivery, 1, final=False), delivery.request), SOON)
+        await asyncio.wait_for(worker.post_response(response_to(delivery, 1, final=False), delivery.request), SOON)
     await stream.aclose()
 
 
 async def test_an_error_and_the_final_response_need_no_room(blocked, worker):
     delivery, stream, waiting = blocked
-    await worker.post_response(answer_to(delivery, 1), delivery.request)
-    assert [r.sequence for r in await asyncio.wait_for(all_of(stream), SOON)] == [0, 1]
+    await worker.post_response(response_to(delivery, 1), delivery.request)
+    assert [r.sequence for r in await all_of(stream)] == [0, 1]
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
 

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 
 import pytest
 
+from support.requests import SOON, a_request, answer, next_of
 from support.waiting import until
-from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import HIGH, LOW, NORMAL, OTHERS_IN_A_ROW, PriorityClass, Turns
 
-SOON = 30.0
 PRIORITIES = {HIGH: 7, NORMAL: 0, LOW: -3}
 
 
 async def post(plane, which=NORMAL, **options):
-    request = InferenceRequest(operator="echo", priority=PRIORITIES[which], deadline=time.time() + 2 * SOON)
-    return await plane.post_request(request, **options)
-
-
-async def next_of(puller):
-    return await asyncio.wait_for(puller.__anext__(), SOON)
-
-
-async def finish(plane, delivery):
-    await plane.post_response(
-        InferenceResponse(request_id=delivery.request.id, final=True, attempt=delivery.attempt), delivery.request
-    )
-    await delivery.ack()
+    return await plane.post_request(a_request(priority=PRIORITIES[which], seconds=2 * SOON), **options)
 
 
 async def serve(plane, puller, times, held=None):
@@ -37,11 +23,11 @@ async def serve(plane, puller, times, held=None):
     classes, ids = [], []
     for _ in range(times):
         if held is not None:
-            await finish(plane, held)
+            await answer(plane, held)
         held = await next_of(puller)
         classes.append(PriorityClass.of(held.request.priority))
         ids.append(held.request.id)
-    await finish(plane, held)
+    await answer(plane, held)
     return classes, ids
 
 
@@ -93,10 +79,10 @@ async def test_low_ones_finish_while_others_keep_coming(client, worker, flood):
     ids = [held.request.id]
     for _ in range(3 * OTHERS_IN_A_ROW):
         await post(client, flood)
-        await finish(worker, held)
+        await answer(worker, held)
         held = await next_of(puller)
         ids.append(held.request.id)
-    await finish(worker, held)
+    await answer(worker, held)
     assert 5 < ids.index(low.request.id) <= 2 * OTHERS_IN_A_ROW
 
 
@@ -110,11 +96,11 @@ async def test_normal_ones_get_a_fifth_of_a_flood_of_high_ones(client, worker):
     counted: Counter[PriorityClass] = Counter()
     for _ in range(50):
         await post(client, HIGH)
-        await finish(worker, held)
+        await answer(worker, held)
         held = await next_of(puller)
         counted[PriorityClass.of(held.request.priority)] += 1
     assert counted == {HIGH: 40, NORMAL: 10}
-    await finish(worker, held)
+    await answer(worker, held)
 
 
 async def test_direct_requests_go_before_high_ones(client, worker):
@@ -152,7 +138,7 @@ async def test_a_worker_with_many_slots_fills_them_with_any_class(client, worker
         held = [await next_of(puller) for _ in range(16)]
         assert {PriorityClass.of(delivery.request.priority) for delivery in held} == {which}
         for delivery in held:
-            await finish(worker, delivery)
+            await answer(worker, delivery)
 
 
 async def test_the_queue_counts_every_class(client, worker):
@@ -167,7 +153,7 @@ async def test_the_queue_counts_every_class(client, worker):
     assert queue.running >= 4
     assert queue.running + queue.waiting == 6
     for delivery in held:
-        await finish(worker, delivery)
+        await answer(worker, delivery)
 
 
 async def test_what_a_stopped_puller_gives_back_comes_again_in_every_class(client, open_plane):

@@ -8,18 +8,12 @@ import time
 import numpy as np
 import pytest
 
+from support.requests import SOON, a_request, answer, is_empty, next_of
+from support.waiting import until
 from tridist.errors import DuplicateRequestError, InvalidArgumentError, MessageTooLargeError, OverloadedError
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import StreamConfig
 from tridist.icp.tensor import Tensor
-
-SOON = 15.0
-"""Seconds within which everything here happens on a machine that is busy with other tests."""
-
-
-def a_request(operator="echo", **fields):
-    return InferenceRequest(operator=operator, **fields)
 
 
 def of_size(count):
@@ -27,11 +21,9 @@ def of_size(count):
 
 
 async def answer_next(plane, puller):
-    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
-    request = delivery.request
-    await plane.post_response(InferenceResponse(request_id=request.id, attempt=delivery.attempt), request)
-    await delivery.ack()
-    return request.id
+    delivery = await next_of(puller)
+    await answer(plane, delivery)
+    return delivery.request.id
 
 
 async def count_answered(*streams):
@@ -53,6 +45,7 @@ async def test_a_full_queue_refuses_at_once_with_depth_and_limit_and_loses_nothi
     puller = await plane.pull_requests("echo", slots=2)
     assert [await answer_next(plane, puller) for _ in streams] == [stream.request.id for stream in streams]
     assert await asyncio.wait_for(count_answered(*streams), SOON) == [1, 1]
+    await until(lambda: is_empty(plane))  # a real server is done with acks a little later than their worker
     again = await plane.post_request(a_request())  # there is room again
     assert await answer_next(plane, puller) == again.request.id
     await answer_next(plane, await plane.pull_requests("other"))
@@ -63,7 +56,7 @@ async def test_a_running_request_counts_until_it_is_settled(open_plane):
     plane = await open_plane(streams=StreamConfig(max_messages=1))
     puller = await plane.pull_requests("echo")
     await plane.post_request(a_request())
-    delivery = await asyncio.wait_for(puller.__anext__(), SOON)
+    delivery = await next_of(puller)
     with pytest.raises(OverloadedError):
         await plane.post_request(a_request())
     await delivery.ack()

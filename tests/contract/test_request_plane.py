@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 import uuid
 from contextlib import suppress
@@ -10,53 +11,25 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from support import requests
+from support.requests import SOON, all_of, answer, next_of, nothing_from, response_to
 from support.waiting import until
 from tridist import errors
 from tridist.icp.data_plane import inlined
-from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+from tridist.icp.messages import ErrorInfo
 from tridist.icp.status import OperatorStatus, WorkerStatus
 from tridist.icp.tensor import Tensor
 
-SOON = 30.0
-"""Seconds within which everything here happens on a machine that is busy with other tests."""
 STALL = 2.0
 """Seconds that a deadline leaves for what has to come before it: such a machine stalls at times."""
 
 
-def a_request(operator="echo", **fields):
-    fields.setdefault("deadline", time.time() + SOON)
-    return InferenceRequest(operator=operator, **fields)
-
-
-def answer_to(delivery, sequence=0, *, final=True, **fields):
-    return InferenceResponse(
-        request_id=delivery.request.id, sequence=sequence, final=final, attempt=delivery.attempt, **fields
-    )
-
-
-async def next_of(puller):
-    return await asyncio.wait_for(puller.__anext__(), SOON)
-
-
-async def nothing_from(puller, seconds=0.3):
-    """Nothing comes; a later call may still get what comes then."""
-    task = asyncio.ensure_future(puller.__anext__())
-    done, _ = await asyncio.wait({task}, timeout=seconds)
-    if done:
-        return False
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    return True
-
-
-async def all_of(stream):
-    return [response async for response in stream]
+a_request = functools.partial(requests.a_request, seconds=SOON)
 
 
 async def echo_one(plane, puller):
     delivery = await next_of(puller)
-    await plane.post_response(answer_to(delivery, outputs=delivery.request.inputs), delivery.request)
-    await delivery.ack()
+    await answer(plane, delivery)
     return delivery
 
 
@@ -82,10 +55,10 @@ async def test_a_request_travels_with_everything_it_carries_and_its_answer_comes
     assert delivery.attempt == 1
 
     await worker.post_response(
-        answer_to(delivery, outputs=got.inputs, parameters={"n": 1}, component_id=worker.component_id), got
+        response_to(delivery, outputs=got.inputs, parameters={"n": 1}, component_id=worker.component_id), got
     )
     await delivery.ack()
-    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    (response,) = await all_of(stream)
     assert response.final
     assert response.outputs == sent.inputs
     assert dict(response.parameters) == {"n": 1}
@@ -96,7 +69,7 @@ async def test_a_request_posted_before_any_worker_exists_waits_for_one(client, w
     stream = await client.post_request(a_request())
     puller = await worker.pull_requests("echo")
     await echo_one(worker, puller)
-    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+    assert len(await all_of(stream)) == 1
 
 
 async def test_many_responses_come_in_order_and_end_with_the_final_one(client, worker):
@@ -104,9 +77,9 @@ async def test_many_responses_come_in_order_and_end_with_the_final_one(client, w
     stream = await client.post_request(a_request())
     delivery = await next_of(puller)
     for sequence in (1, 0, 2, 2, 0, 3):
-        await worker.post_response(answer_to(delivery, sequence, final=sequence == 3), delivery.request)
+        await worker.post_response(response_to(delivery, sequence, final=sequence == 3), delivery.request)
     await delivery.ack()
-    assert [r.sequence for r in await asyncio.wait_for(all_of(stream), SOON)] == [0, 1, 2, 3]
+    assert [r.sequence for r in await all_of(stream)] == [0, 1, 2, 3]
 
 
 async def test_an_error_ends_the_stream(client, worker):
@@ -114,9 +87,9 @@ async def test_an_error_ends_the_stream(client, worker):
     stream = await client.post_request(a_request())
     delivery = await next_of(puller)
     info = ErrorInfo.of(errors.OperatorError("echo", ValueError("no")))
-    await worker.post_response(answer_to(delivery, error=info), delivery.request)
+    await worker.post_response(response_to(delivery, error=info), delivery.request)
     await delivery.ack()
-    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    (response,) = await all_of(stream)
     assert response.error is not None
     error = response.error.to_exception()
     assert isinstance(error, errors.OperatorError)
@@ -140,7 +113,7 @@ async def test_a_response_handler_gets_every_response(client, worker, kind):
     await client.post_request(a_request(), response_handler=handle if kind == "sync" else handle_async)
     delivery = await next_of(puller)
     for sequence in range(3):
-        await worker.post_response(answer_to(delivery, sequence, final=sequence == 2), delivery.request)
+        await worker.post_response(response_to(delivery, sequence, final=sequence == 2), delivery.request)
     await delivery.ack()
     await asyncio.wait_for(finished.wait(), SOON)
     assert seen == [0, 1, 2]
@@ -160,12 +133,12 @@ async def test_never_more_shared_requests_are_out_than_there_are_slots(client, w
     first, second = await next_of(puller), await next_of(puller)
     assert await nothing_from(puller)
     for delivery in (first, second):
-        await worker.post_response(answer_to(delivery), delivery.request)
+        await worker.post_response(response_to(delivery), delivery.request)
         await delivery.ack()
     for _ in range(3):
         await echo_one(worker, puller)
     for stream in streams:
-        assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+        assert len(await all_of(stream)) == 1
 
 
 @pytest.mark.parametrize("before", [0, 3, 7, 11])
@@ -191,8 +164,8 @@ async def test_a_busy_worker_leaves_requests_to_an_idle_one(client, open_plane):
     for _ in range(4):
         stream = await client.post_request(a_request())
         await echo_one(idle, idle_puller)
-        assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
-    await busy.post_response(answer_to(held), held.request)
+        assert len(await all_of(stream)) == 1
+    await busy.post_response(response_to(held), held.request)
     await held.ack()
 
 
@@ -275,7 +248,7 @@ async def test_attempts_are_bounded_and_the_client_hears_of_it(client, worker):
         assert delivery.attempt == attempt
         await delivery.give_back()
     waiting = asyncio.ensure_future(puller.__anext__())
-    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    (response,) = await all_of(stream)
     assert isinstance(response.error.to_exception(), errors.AttemptsExhaustedError)
     assert not waiting.done()
     waiting.cancel()
@@ -296,10 +269,10 @@ async def test_what_no_operator_got_to_see_was_no_attempt(client, worker, open_p
         puller = await plane.pull_requests("echo")
         await until(taken)
         await puller.close()
-    await worker.post_response(answer_to(held), held.request)
+    await worker.post_response(response_to(held), held.request)
     await held.ack()
     await echo_one(worker, survivor)
-    (response,) = await asyncio.wait_for(all_of(stream), SOON)
+    (response,) = await all_of(stream)
     assert response.error is None
 
 
@@ -312,13 +285,13 @@ async def test_a_stopped_puller_ends_its_iteration_and_leaves_the_queue_alone(cl
     assert await asyncio.wait_for(ended, SOON) == []
     stream = await client.post_request(a_request())
     await echo_one(other, await other.pull_requests("echo"))
-    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+    assert len(await all_of(stream)) == 1
 
 
 async def test_expired_requests_are_never_handed_out(client, worker):
     stream = await client.post_request(a_request(deadline=time.time() + STALL))
     with pytest.raises(errors.DeadlineExceededError) as raised:
-        await asyncio.wait_for(all_of(stream), SOON)
+        await all_of(stream)
     assert raised.value.stage == "unserved"
     puller = await worker.pull_requests("echo")
     assert await nothing_from(puller)
@@ -329,7 +302,7 @@ async def test_the_deadline_error_says_that_the_request_was_running(client, work
     stream = await client.post_request(a_request(deadline=time.time() + STALL))
     delivery = await next_of(puller)
     with pytest.raises(errors.DeadlineExceededError) as raised:
-        await asyncio.wait_for(all_of(stream), SOON)
+        await all_of(stream)
     assert raised.value.stage == "running"
     await delivery.ack()
 
@@ -340,7 +313,7 @@ async def test_the_deadline_error_says_that_the_request_was_queued(client, worke
     running = await next_of(puller)
     stream = await client.post_request(a_request(deadline=time.time() + STALL))
     with pytest.raises(errors.DeadlineExceededError) as raised:
-        await asyncio.wait_for(all_of(stream), SOON)
+        await all_of(stream)
     assert raised.value.stage == "queued"
     await running.ack()
 
@@ -363,10 +336,10 @@ async def test_an_oversized_response_is_refused_and_a_smaller_one_still_passes(c
     delivery = await next_of(puller)
     big = inlined(Tensor.of(np.zeros(client.max_payload, dtype=np.uint8)))
     with pytest.raises(errors.MessageTooLargeError):
-        await worker.post_response(answer_to(delivery, outputs={"y": big}), delivery.request)
-    await worker.post_response(answer_to(delivery), delivery.request)
+        await worker.post_response(response_to(delivery, outputs={"y": big}), delivery.request)
+    await worker.post_response(response_to(delivery), delivery.request)
     await delivery.ack()
-    assert len(await asyncio.wait_for(all_of(stream), SOON)) == 1
+    assert len(await all_of(stream)) == 1
 
 
 @pytest.mark.parametrize("operator", ["", "a.b", "a b", "a*", ">", "x" * 65, "ä", "a\n"])
@@ -501,9 +474,9 @@ async def test_leaving_a_stream_early_forgets_the_request(client, worker):
     delivery = await next_of(puller)
     await stream.aclose()
     with suppress(errors.RequestCancelledError):  # its worker knows by now, or does not know yet
-        await worker.post_response(answer_to(delivery), delivery.request)
+        await worker.post_response(response_to(delivery), delivery.request)
     await delivery.ack()
-    assert await asyncio.wait_for(all_of(stream), SOON) == []
+    assert await all_of(stream) == []
 
 
 async def test_many_requests_at_once_each_get_their_own_answer(client, worker):
@@ -511,7 +484,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(client, worker):
 
     async def serve():
         async for delivery in puller:
-            await worker.post_response(answer_to(delivery, outputs=delivery.request.inputs), delivery.request)
+            await worker.post_response(response_to(delivery, outputs=delivery.request.inputs), delivery.request)
             await delivery.ack()
 
     async def call(number):

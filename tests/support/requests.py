@@ -52,6 +52,17 @@ async def next_of(puller: AsyncIterator[Delivery], seconds: float = SOON) -> Del
     return await asyncio.wait_for(anext(puller), seconds)
 
 
+async def nothing_from(puller: AsyncIterator[Delivery], seconds: float = 0.3) -> bool:
+    """Whether nothing comes; a later call may still get what comes then."""
+    task = asyncio.ensure_future(anext(puller))
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if done:
+        return False
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    return True
+
+
 def watched(delivery: Delivery) -> asyncio.Event:
     """An event that is set when the delivery's client leaves."""
     left = asyncio.Event()
