@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
-import contextvars
 import inspect
 import logging
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from concurrent.futures import Executor
 from contextlib import aclosing
 from functools import partial
 from typing import Any, TypeVar
 
 from tridist.errors import InvalidArgumentError, describe
 from tridist.operators.base import OperatorRequest, OperatorResponse
+from tridist.operators.threads import OperatorThreads, Step
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +32,7 @@ class Execution:
         streams: whether the operator answers many times.
     """
 
-    def __init__(self, execute: Callable[[OperatorRequest], Any], threads: Executor) -> None:
+    def __init__(self, execute: Callable[[OperatorRequest], Any], threads: OperatorThreads) -> None:
         self.execute = execute
         self.threads = threads
         self.is_coroutine = inspect.iscoroutinefunction(execute)
@@ -63,7 +60,7 @@ class Work:
         self.abandoned = self.expired = False
         self._task: asyncio.Task[Any] | None = None
         self._execution = execution
-        self._step: asyncio.Future[Any] | None = None
+        self._step: Step[Any] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     def belongs_to(self, task: asyncio.Task[Any]) -> None:
@@ -123,9 +120,10 @@ class Work:
 
     async def ended(self) -> None:
         """Wait until nothing of the run is in a thread any more."""
-        for left in (self._step, self._closing):
-            if left is not None and not left.done():
-                await asyncio.wait({left})
+        if self._step is not None:
+            await self._step.ended()
+        if self._closing is not None and not self._closing.done():
+            await asyncio.wait({self._closing})
 
     def _cancel(self) -> None:
         if self._task is not None:
@@ -140,32 +138,17 @@ class Work:
             # Not waited for here: a step that was left may take its time, and whoever left must not.
             self._closing = asyncio.create_task(self._close(answers, self._step))
 
-    async def _close(self, answers: Iterator[Any], step: asyncio.Future[Any] | None) -> None:
-        if step is not None and not step.done():
-            await asyncio.wait({step})
+    async def _close(self, answers: Iterator[Any], step: Step[Any] | None) -> None:
+        if step is not None:
+            await step.ended()
         try:
             await self._in_thread(getattr(answers, "close", lambda: None))
         except Exception:  # noqa: BLE001 (user code; the request has its outcome already)
             _log.exception("an operator's generator raised while it was closed")
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
-        # Two futures: a cancelled one would look done while its thread runs on. run_in_executor() and shield() would do
-        # the same with a turn of the loop more: there and back took 36 µs of processor time with them, 30 without.
-        loop = asyncio.get_running_loop()
-        self._step = step = loop.create_future()
-        answer: asyncio.Future[T] = loop.create_future()
-
-        def settle(ran: concurrent.futures.Future[T]) -> None:
-            step.set_result(None)
-            if not answer.done():
-                _copy_outcome(ran, answer)
-
-        def ended(ran: concurrent.futures.Future[T]) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, ran)
-
-        self._execution.threads.submit(contextvars.copy_context().run, _contained, call).add_done_callback(ended)
-        return await answer
+        self._step = step = self._execution.threads.start(partial(_contained, call))
+        return await step
 
 
 def as_response(answer: Any) -> OperatorResponse:
@@ -195,15 +178,6 @@ def _contained(call: Callable[[], T]) -> T:
         raise
     except BaseException as error:
         raise _as_failure(error) from error
-
-
-def _copy_outcome(ran: concurrent.futures.Future[T], answer: asyncio.Future[T]) -> None:
-    if ran.cancelled():  # the threads were shut down before it was its turn
-        answer.cancel()
-    elif (error := ran.exception()) is not None:
-        answer.set_exception(error)
-    else:
-        answer.set_result(ran.result())
 
 
 def _as_failure(error: BaseException) -> RuntimeError:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable
-from concurrent.futures import ThreadPoolExecutor
 
 from tridist.client import Caller
 from tridist.errors import OperatorLoadError, PlaneError, RequestCancelledError, TridistError, describe
@@ -16,6 +15,7 @@ from tridist.icp.request_plane import Delivery, PullCounters, RequestPuller, has
 from tridist.icp.status import OperatorStatus
 from tridist.operators import Operator, OperatorContext, SharedResources
 from tridist.operators.execution import Execution, Work
+from tridist.operators.threads import OperatorThreads
 from tridist.worker.answering import Answering
 from tridist.worker.config import OperatorConfig
 from tridist.worker.counters import OperatorCounters, Outcome
@@ -44,7 +44,7 @@ class OperatorHost:
         self._config = config
         self._planes = planes
         self._resources = resources
-        self._threads = ThreadPoolExecutor(config.max_in_flight, thread_name_prefix=f"operator-{config.name}")
+        self._threads = OperatorThreads(config.max_in_flight, f"operator-{config.name}")
         self._operator: Operator | None = None
         self._puller: RequestPuller | None = None
         self._pulling: asyncio.Task[None] | None = None
@@ -116,7 +116,7 @@ class OperatorHost:
             except Exception:  # noqa: BLE001 (user code)
                 _log.exception("operator %r: tear_down raised", self._config.name)
         # A thread that hangs in user code must not keep the worker from ending.
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown()
 
     def status(self) -> OperatorStatus:
         """The operator's counters; from any thread."""
