@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import pickle
-import sys
-from pathlib import Path
 
-from support.faults import NEVER, SECONDS, scene, until_so
+from support.faults import NEVER, SECONDS, client_process, scene, until_so
 from support.waiting import until
 
-CLIENT = Path(__file__).parents[1] / "support" / "processes" / "busy_client.py"
 SPARE = 2
 """Responses beyond the window: what the reader has in hand, and what the producer has made and may not post yet."""
 RUNNING = ("runs", "nested", "streams")
@@ -20,21 +15,12 @@ RUNNING = ("runs", "nested", "streams")
 @contextlib.asynccontextmanager
 async def busy_client(world):
     """A client process that has requests in every place that there is."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CLIENT), pickle.dumps(world.planes).hex(),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        assert await asyncio.wait_for(process.stdout.readline(), 60) == b"streaming\n"
+    async with client_process(world.planes, "busy_client.py", until="streaming") as process:
         for tag in RUNNING:
             await world.gates.until_begun(tag)
         process.stdin.write(b"now wait\n")
         await world.until_messages(3)
         yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
 
 
 async def test_all_work_of_a_client_that_is_killed_stops(tmp_path):

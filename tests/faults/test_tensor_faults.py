@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
-import pickle
 import signal
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.faults import COUNTED, NEVER, SECONDS, scene, until_so
+from support.faults import COUNTED, NEVER, SECONDS, client_process, scene, until_so
 from support.waiting import until
 from tridist.client import by_reference
 from tridist.errors import AttemptsExhaustedError, DeadlineExceededError, TransferError
 from tridist.icp.ucx import UcpDataPlaneConfig
 
-CLIENT = Path(__file__).parents[1] / "support" / "processes" / "holding_client.py"
 SIZE = 1 << 20
 LEASE, LONG = 4.0, 3600.0
 """Seconds: what nobody releases is gone soon, or stays for longer than any test runs."""
 
 
-@contextlib.asynccontextmanager
-async def holding_client_process(world, role, tag="none"):
-    planes = pickle.dumps(world.planes).hex()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CLIENT), planes, role, tag, stdout=asyncio.subprocess.PIPE
-    )
-    try:
-        assert await asyncio.wait_for(process.stdout.readline(), 30) == b"holding\n"
-        yield process
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+def holding_client_process(world, role, tag="none"):
+    return client_process(world.planes, "holding_client.py", role, tag, until="holding")
 
 
 async def test_what_a_dead_client_held_is_freed_when_its_lease_ends(tmp_path):

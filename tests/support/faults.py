@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pickle
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +33,9 @@ COUNTED = 4.0
 """One for tests that count them: stalls of two seconds between signs of life make none."""
 NEVER = 60.0
 """One for tests in which no worker is lost: longer than a request may take."""
+_PROCESSES = Path(__file__).parent / "processes"
+_START = 60.0
+"""Seconds that a process may take until it is where its test wants it."""
 
 
 @dataclass
@@ -172,6 +177,24 @@ def _deployment(folder: Path, workers: int, slots: int) -> Any:
         operator("total", TOTAL),
     )
     return deployment(replicas(*(replace(each, max_in_flight=slots) for each in operators), count=workers))
+
+
+@contextlib.asynccontextmanager
+async def client_process(
+    planes: PlanesConfig, script: str, *arguments: str, until: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A client in a process of its own, a script of `processes`, which has said ``until``; killed in the end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(_PROCESSES / script), pickle.dumps(planes).hex(), *arguments,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert await asyncio.wait_for(process.stdout.readline(), _START) == f"{until}\n".encode()
+        yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
 
 
 @contextlib.contextmanager

@@ -23,13 +23,19 @@ async def opening(make: Callable[..., Any]) -> AsyncIterator[Any]:
         yield open_plane
 
 
-def in_own_namespace(open_plane: Any, **defaults: Any) -> Any:
-    """The same, with everything that it has, for planes of one new ``namespace`` and of these options."""
-    namespace = "ns" + uuid.uuid4().hex[:12]
+def with_options(open_plane: Any, **defaults: Any) -> Any:
+    """The same opener, with everything that it has, for planes of these options."""
 
     @functools.wraps(open_plane)
-    async def open_in_namespace(**options: Any) -> Any:
-        return await open_plane(**{"namespace": namespace, **defaults, **options})
+    async def open_so(**options: Any) -> Any:
+        return await open_plane(**{**defaults, **options})
 
-    open_in_namespace.namespace = namespace
-    return open_in_namespace
+    return open_so
+
+
+def in_own_namespace(open_plane: Any) -> Any:
+    """The same opener for planes of one new ``namespace``, which it knows."""
+    namespace = "ns" + uuid.uuid4().hex[:12]
+    opener = with_options(open_plane, namespace=namespace)
+    opener.namespace = namespace
+    return opener

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from click.testing import CliRunner
 from typing_extensions import Self
 
 from support.deployed import gone
+from support.logs import logging_restored
 from tridist.cli.main import main
 from tridist.deployment import EmbeddedNatsServer, NatsServerConfig, tied_exec
 
@@ -68,11 +68,8 @@ def tridist(*arguments: object, **extra: str) -> subprocess.CompletedProcess[str
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_restored():
+        yield
 
 
 class Up:

@@ -12,7 +12,7 @@ import pytest
 
 from support import requests
 from support.nats import disconnected, nats_request_planes, stream_of
-from support.planes import in_own_namespace
+from support.planes import with_options
 from support.requests import SOON, answer, next_of, one_of
 from support.waiting import until
 from tridist import errors
@@ -35,9 +35,8 @@ a_request = functools.partial(requests.a_request, seconds=60.0)
 
 
 @pytest.fixture
-async def open_plane():
-    async with nats_request_planes() as opener:
-        yield in_own_namespace(opener, delivery=ONCE)
+def open_plane(open_plane):
+    return with_options(open_plane, delivery=ONCE)
 
 
 class Burying:

@@ -11,7 +11,6 @@ import textwrap
 import numpy as np
 import pytest
 
-from support.ucx import ucx_data_planes
 from tridist import errors
 from tridist.icp.ucx import UcpDataPlane, descriptors
 
@@ -88,26 +87,24 @@ async def test_too_few_descriptors_are_an_error_and_never_the_end_of_the_process
     assert (code, output) == (0, "survived\n"), error
 
 
-async def test_no_more_peers_are_served_than_descriptors_allow(monkeypatch):
+async def test_no_more_peers_are_served_than_descriptors_allow(open_plane, monkeypatch):
     monkeypatch.setattr(descriptors, "free", lambda: descriptors.RESERVE + descriptors.PER_LANE)
-    async with ucx_data_planes() as open_plane:
-        producer, first, second = await open_plane(), await open_plane(), await open_plane()
-        reference = producer.put(np.zeros(1000, np.uint8), inline=False)
-        assert (await first.get(reference)).nbytes == 1000
-        with pytest.raises(errors.TransferError, match="as many others"):
-            await second.get(reference)
-        assert (await first.get(reference)).nbytes == 1000
+    producer, first, second = await open_plane(), await open_plane(), await open_plane()
+    reference = producer.put(np.zeros(1000, np.uint8), inline=False)
+    assert (await first.get(reference)).nbytes == 1000
+    with pytest.raises(errors.TransferError, match="as many others"):
+        await second.get(reference)
+    assert (await first.get(reference)).nbytes == 1000
 
 
-async def test_a_lane_costs_about_what_is_reckoned_with():
-    async with ucx_data_planes() as open_plane:
-        producer, consumer = await open_plane(), await open_plane()
-        assert isinstance(consumer, UcpDataPlane)
-        reference = producer.put(np.zeros(1000, np.uint8), inline=False)
-        before = descriptors.free()
-        await consumer.get(reference)
-        # Both ends are here.
-        assert 0 < before - descriptors.free() <= 2 * descriptors.PER_LANE + 4
+async def test_a_lane_costs_about_what_is_reckoned_with(open_plane):
+    producer, consumer = await open_plane(), await open_plane()
+    assert isinstance(consumer, UcpDataPlane)
+    reference = producer.put(np.zeros(1000, np.uint8), inline=False)
+    before = descriptors.free()
+    await consumer.get(reference)
+    # Both ends are here.
+    assert 0 < before - descriptors.free() <= 2 * descriptors.PER_LANE + 4
 
 
 def test_free_descriptors_are_counted():

@@ -14,7 +14,6 @@ import numpy as np
 import psutil
 import pytest
 
-from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
 from support.ucx_strangers import Stranger, lane_address, stranger_listens
 from support.waiting import until
@@ -48,23 +47,6 @@ LONG = 60.0
 """Seconds that it would take, were it noticed only when somebody has waited long enough."""
 RATE = 40e6
 """Bytes per second that any machine does, however busy it is with other things."""
-
-
-@pytest.fixture
-async def start_peer():
-    async with ucx_peers() as start:
-        yield start
-
-
-@pytest.fixture
-async def peer(start_peer):
-    return await start_peer()
-
-
-@pytest.fixture
-async def open_plane():
-    async with ucx_data_planes() as opener:
-        yield opener
 
 
 @pytest.fixture

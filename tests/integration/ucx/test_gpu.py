@@ -5,23 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
 
 pytestmark = pytest.mark.gpu
 SIZES = [0, 1000, 100_000, (32 << 20) + 3]
-
-
-@pytest.fixture
-async def peer():
-    async with ucx_peers() as start:
-        yield await start()
-
-
-@pytest.fixture
-async def plane():
-    async with ucx_data_planes() as opener:
-        yield await opener()
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -8,7 +8,7 @@ import logging
 import numpy as np
 import pytest
 
-from support.ucx import ucx_data_planes
+from support.planes import with_options
 from support.ucx_strangers import Stranger, lane_address, stranger_listens
 from tridist import errors
 from tridist.icp.data_types import DataType
@@ -30,13 +30,8 @@ def no_secret(monkeypatch):
 
 
 @pytest.fixture
-async def open_plane():
-    async with ucx_data_planes() as opener:
-
-        async def open_patient(**options):
-            return await opener(**{"connect_timeout": LONG, **options})
-
-        yield open_patient
+def open_plane(open_plane):
+    return with_options(open_plane, connect_timeout=LONG)
 
 
 def a_reference(port, size=8):

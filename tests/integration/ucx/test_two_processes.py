@@ -10,34 +10,11 @@ import psutil
 import pytest
 
 from support.containment import shared_memory
-from support.ucx import ucx_data_planes, ucx_peers
 from support.ucx_peer import content
 from support.waiting import until
 from tridist import errors
 
 SIZES = [0, 1, 100, 8191, 8192, 65536, 1 << 20, (16 << 20) + 3]
-
-
-@pytest.fixture
-async def start_peer():
-    async with ucx_peers() as start:
-        yield start
-
-
-@pytest.fixture
-async def peer(start_peer):
-    return await start_peer()
-
-
-@pytest.fixture
-async def open_plane():
-    async with ucx_data_planes() as opener:
-        yield opener
-
-
-@pytest.fixture
-async def plane(open_plane):
-    return await open_plane()
 
 
 @pytest.mark.parametrize("size", SIZES)

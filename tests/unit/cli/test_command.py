@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from support.logs import logging_restored
 from tridist import __version__
 from tridist.cli.console import printable
 from tridist.cli.infer import _Call, _infer
@@ -32,11 +32,8 @@ COMMANDS = ("up", "worker", "infer", "operators", "dlq", "doctor")
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_restored():
+        yield
 
 
 @pytest.fixture

@@ -17,20 +17,6 @@ ME, OTHER = "tridist.ns.response.me", "tridist.ns.response.other"
 ECHO = ("echo", 1)
 
 
-class Clock:
-    """Seconds that pass when the test says so."""
-
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def watch(clock):
     return ClientWatch(grace=2.0, clock=clock)

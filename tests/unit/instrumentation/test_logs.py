@@ -6,17 +6,15 @@ import logging
 
 import pytest
 
+from support.logs import logging_restored
 from tridist.errors import ConfigurationError, OperatorLoadError
 from tridist.instrumentation import LogConfig, configure_logging
 
 
 @pytest.fixture(autouse=True)
 def restore_logging():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
+    with logging_restored():
+        yield
 
 
 def lines(config: LogConfig, log) -> list[str]:

@@ -10,18 +10,6 @@ from tridist.icp.nats.delivery import NatsDelivery
 from tridist.icp.nats.pulse import Pulse
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self):
-        return self.now
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def pulse(clock):
     return Pulse(clock)
@@ -34,7 +22,7 @@ def beats(pulse, clock, count, pause=2.0):
 
 
 def test_what_is_read_while_the_loop_runs_came_now(pulse, clock):
-    assert pulse.arrival() == 100
+    assert pulse.arrival() == clock.now
     beats(pulse, clock, 10)
     clock.now += 1.5
     assert pulse.arrival() == clock.now
