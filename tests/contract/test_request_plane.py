@@ -371,12 +371,12 @@ async def test_queues_tell_what_waits_and_what_runs(client, worker):
     for _ in range(3):
         await client.post_request(a_request())
     delivery = await next_of(puller)
-    for _ in range(300):
+
+    async def told():
         (queue,) = await client.queues()
-        if (queue.waiting, queue.running) == (2, 1):
-            break
-        await asyncio.sleep(0.1)
-    assert (queue.operator, queue.version, queue.waiting, queue.running) == ("echo", 1, 2, 1)
+        return (queue.operator, queue.version, queue.waiting, queue.running) == ("echo", 1, 2, 1)
+
+    await until(told)
     await delivery.ack()
 
 
@@ -440,12 +440,12 @@ async def test_expired_requests_leave_the_queue(client):
     for seconds in (None, STALL, 100):
         await client.post_request(a_request(deadline=None if seconds is None else time.time() + seconds))
     await client.post_request(a_request(deadline=time.time() + STALL), component_id="nobody")
-    for _ in range(300):
+
+    async def two_wait():
         (queue,) = await client.queues()
-        if queue.waiting == 2:
-            return
-        await asyncio.sleep(0.1)
-    pytest.fail(f"{queue.waiting} requests wait")
+        return queue.waiting == 2
+
+    await until(two_wait)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from support.faults import NEVER, SECONDS, client_process, scene, until_so
+from support.faults import NEVER, SECONDS, client_process, numbers, scene, until_so
 from support.waiting import until
 
 SPARE = 2
@@ -65,6 +65,5 @@ async def test_a_reader_that_stands_still_holds_no_more_than_its_window_in_the_w
         # Were the first one not held up, it would be through by now, with 39 of its tensors unread.
         few = [(references, references * size) for references in range(1, window + SPARE + 1)]
         await until_so(world.tensors, lambda held: len(held) == 1 and set(held.values()) <= set(few))
-        numbers = [int(response["number"]) async for response in slow if response.outputs]
-        assert numbers == list(range(1, 40))
+        assert await numbers(slow) == [*range(1, 40)]
         await world.until_nothing_is_held()

@@ -10,7 +10,7 @@ import asyncio
 
 import pytest
 
-from support.faults import COUNTED, NEVER, scene
+from support.faults import COUNTED, NEVER, numbers, scene
 from support.waiting import until
 from tridist.icp.nats import recovery
 
@@ -93,28 +93,26 @@ class TestOfTheClient:
     async def test_in_the_middle_of_a_stream(self, tmp_path):
         async with scene(tmp_path) as world:
             responses = world.stream("s", count=20, hold=5).__aiter__()
-            numbers = [int((await anext(responses))["number"]) for _ in range(5)]
+            read = await numbers(responses, 5)
             world.client_proxy.to_client.stall()
             world.gates.open("s")
             await world.until_messages(0, "stream")
             await lose(world.client_proxy)
-            numbers += [int(response["number"]) async for response in responses if response.outputs]
-            assert numbers == [*range(20)]
+            assert read + await numbers(responses) == [*range(20)]
             await world.until_settled()
 
     async def test_in_the_middle_of_a_stream_whose_window_is_full(self, tmp_path):
         async with scene(tmp_path) as world:
             options = {"parameters": {"tag": "s", "count": 20, "hold": 5}, "window": 2, "timeout": 15}
             responses = world.client.post_request("stream", **options).__aiter__()
-            numbers = [int((await anext(responses))["number"]) for _ in range(5)]
+            read = await numbers(responses, 5)
             await world.gates.until_begun("s")
             world.client_proxy.to_client.pattern = b"MSG tridist."
             world.gates.open("s")
             await held(world.client_proxy.to_client)
             await asyncio.sleep(0.5)  # both that the window allows are on their way now
             await lose(world.client_proxy)
-            numbers += [int(response["number"]) async for response in responses if response.outputs]
-            assert numbers == [*range(20)]
+            assert read + await numbers(responses) == [*range(20)]
             await world.until_settled()
 
     async def test_again_and_again(self, tmp_path):
@@ -190,11 +188,10 @@ class TestOfTheWorkers:
     async def test_in_the_middle_of_a_stream(self, tmp_path):
         async with scene(tmp_path) as world:
             responses = world.stream("s", count=20, hold=5).__aiter__()
-            numbers = [int((await anext(responses))["number"]) for _ in range(5)]
+            read = await numbers(responses, 5)
             await lose(world.worker_proxy)
             world.gates.open("s")
-            numbers += [int(response["number"]) async for response in responses if response.outputs]
-            assert numbers == [*range(20)]
+            assert read + await numbers(responses) == [*range(20)]
             await world.until_settled()
 
 

@@ -7,7 +7,7 @@ import asyncio
 import numpy as np
 import pytest
 
-from support.faults import SECONDS, scene
+from support.faults import SECONDS, numbers, scene
 
 END = pytest.mark.parametrize("kill", [False, True], ids=["restarted", "killed"])
 
@@ -45,13 +45,12 @@ async def total(world, n):
 async def test_streams_under_way_are_handed_out_once_and_in_order(tmp_path, kill):
     async with scene(tmp_path) as world:
         streams = [world.stream(f"s{n}", count=30, hold=10).__aiter__() for n in range(4)]
-        numbers = [[int((await anext(each))["number"]) for _ in range(10)] for each in streams]
+        read = [await numbers(each, 10) for each in streams]
         await world.server.restart(kill=kill, downtime=0.3)
         for n in range(4):
             world.gates.open(f"s{n}")
-        for each, seen in zip(streams, numbers, strict=True):
-            seen += [int(response["number"]) async for response in each if response.outputs]
-        assert numbers == [[*range(30)]] * 4
+        for each, seen in zip(streams, read, strict=True):
+            assert seen + await numbers(each) == [*range(30)]
         await world.until_settled()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.deployed import gone
-from support.faults import COUNTED, SECONDS, scene, stopped, until_so
+from support.faults import COUNTED, SECONDS, numbers, scene, stopped, until_so
 from tridist.icp.nats import DeliveryConfig
 
 ANSWERED_WITHIN = 10.0
@@ -75,7 +75,7 @@ async def test_a_stopped_workers_late_answer_changes_nothing(tmp_path):
 async def test_the_late_ack_of_a_stopped_worker_does_not_remove_a_request_that_another_runs(tmp_path):
     async with scene(tmp_path, ack_wait=COUNTED) as world:
         responses = world.stream("shared", count=5, hold=2).__aiter__()
-        numbers = [int((await anext(responses))["number"]) for _ in range(2)]
+        read = await numbers(responses, 2)
         first = await world.gates.until_begun("shared")
         with stopped(first):
             second = await world.gates.until_begun("shared", 2)
@@ -86,9 +86,9 @@ async def test_the_late_ack_of_a_stopped_worker_does_not_remove_a_request_that_a
         await world.gates.until_begun("shared", 3)
         world.gates.open("shared", 3)
         async for response in responses:
-            numbers += [int(response["number"])] if response.outputs else []
+            read += [int(response["number"])] if response.outputs else []
             assert response.attempt == 3
-        assert numbers == [0, 1, 2, 3, 4]
+        assert read == [0, 1, 2, 3, 4]
         await world.until_settled()
 
 

@@ -115,6 +115,13 @@ async def _only(client: Client, name: str, inputs: dict[str, Any], **parameters:
     return await client.post_request(name, inputs, parameters=parameters, timeout=SECONDS)
 
 
+async def numbers(responses: AsyncIterator[Response], count: int | None = None) -> list[int]:
+    """What a gated stream hands out: its next ``count`` numbers, or all that are left."""
+    if count is not None:
+        return [int((await anext(responses))["number"]) for _ in range(count)]
+    return [int(response["number"]) async for response in responses if response.outputs]
+
+
 async def until_so(ask: Any, good: Any, *arguments: Any, seconds: float = 30) -> Any:
     """Ask until the answer is good; returns it. A server that is just away gives no answer."""
     limit = asyncio.get_running_loop().time() + seconds

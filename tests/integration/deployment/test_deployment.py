@@ -124,7 +124,7 @@ async def test_a_request_that_ends_or_hangs_every_worker_at_once_keeps_none_from
     config = deployment(replicas(operator("process", PROCESS)), url=url, limits=limits)
     async with Client(replace(config.planes, url=url)) as client:
         poison = asyncio.ensure_future(_post(client, "process", parameters={"action": action}, timeout=80))
-        await asyncio.wait_for(_queued(client), 30)
+        await _queued(client)
         async with Deployment(config, on_event=events.append):
             with pytest.raises(AttemptsExhaustedError):
                 await poison
@@ -138,8 +138,10 @@ async def _post(client: Client, name: str, **options):
 
 
 async def _queued(client: Client):
-    while not any(queue.waiting for queue in await client.queues()):  # noqa: ASYNC110 (another process has them)
-        await asyncio.sleep(0.05)
+    async def waits():
+        return any(queue.waiting for queue in await client.queues())
+
+    await until(waits)
 
 
 async def test_a_row_of_deaths_is_forgotten_after_stable_service(url: str):

@@ -10,6 +10,7 @@ import pytest
 
 import tridist
 from support.hosting import hosting
+from support.waiting import until
 from tridist.errors import DeadlineExceededError
 from tridist.icp.messages import InferenceRequest
 from tridist.operators import triton_operator
@@ -41,10 +42,7 @@ async def test_a_request_that_expires_between_pull_and_start_is_not_started(kind
         deadline = time.time() + 1.0
         with pytest.raises(DeadlineExceededError):
             await hosted.client.post_request(operator.__name__, {"x": 1.0}, timeout=1.0)
-        for _ in range(500):
-            if hosted.worker.status().operators[0].running == 0 and begun:
-                break
-            await asyncio.sleep(0.02)
+        await until(lambda: hosted.worker.status().operators[0].running == 0 and begun)
     assert len(begun) == 1
     assert not started.is_set()  # the worker has ended: nothing can start any more
 

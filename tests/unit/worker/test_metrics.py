@@ -64,11 +64,12 @@ async def test_each_outcome_is_counted_and_timed():
             await hosted.client.post_request("fail", {"x": 1})
         with pytest.raises(errors.DeadlineExceededError):
             await hosted.client.post_request("sleep", {"x": 1}, timeout=0.2)
-        for _ in range(400):
-            read_ = await metrics_of(hosted)
-            if read_["tridist_requests_total", "sleep", "1", "expired"]:
-                break
-            await asyncio.sleep(0.05)
+
+        async def expired():
+            found = await metrics_of(hosted)
+            return found if found["tridist_requests_total", "sleep", "1", "expired"] else None
+
+        read_ = await until(expired)
     assert read_["tridist_requests_total", "echo", "1", "ok"] == 3
     assert read_["tridist_requests_total", "fail", "1", "error"] == 1
     assert read_["tridist_requests_total", "sleep", "1", "expired"] == 1
