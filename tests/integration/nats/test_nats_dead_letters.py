@@ -20,8 +20,7 @@ from tridist.deployment.nats_server import NatsServerConfig
 from tridist.icp import subjects
 from tridist.icp.codec import encode_request
 from tridist.icp.data_plane import inlined
-from tridist.icp.nats import DeliveryConfig, StreamConfig
-from tridist.icp.nats import puller as puller_module
+from tridist.icp.nats import DeliveryConfig, StreamConfig, refusing
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.jetstream import RefusedError
 from tridist.icp.tensor import Tensor
@@ -222,7 +221,7 @@ async def test_a_worker_that_stalled_over_the_last_attempt_says_so(client, open_
     puller = await worker.pull_requests("echo", slots=2)
     stream = await client.post_request(a_request())
     delivery = await next_of(puller)
-    monkeypatch.setattr(puller, "_overdue", lambda _: True)  # what a blocked event loop makes of every delivery
+    monkeypatch.setattr(puller._holding, "overdue", lambda _: True)  # what a blocked event loop makes of every delivery
     assert (await one_of(stream)).error.code == "ATTEMPTS_EXHAUSTED"
     (letter,) = await client.dead_letters.list()
     assert letter.last_error.code == "PLANE"
@@ -342,7 +341,7 @@ class TestWhatComesWithOneThatIsGivenUp:
         return first, waiting
 
     async def test_waits_until_that_was_answered(self, open_plane, client, gate, monkeypatch):
-        monkeypatch.setattr(puller_module, "_LONGEST_PAUSE", 60.0)
+        monkeypatch.setattr(refusing, "_LONGEST_PAUSE", 60.0)
         begun, open_ = gate
         first, waiting = await self.given_up_and_next(open_plane, client, begun)
         assert not waiting.done()

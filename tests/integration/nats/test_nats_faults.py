@@ -264,9 +264,8 @@ async def test_closing_a_plane_costs_each_of_its_requests_one_attempt(client, op
 async def test_closing_a_failed_puller_costs_each_of_its_requests_one_attempt(client, open_plane, js):
     one, other = await open_plane(), await open_plane()
     puller = await one.pull_requests("echo", slots=4)
-    await until(
-        lambda: puller._classes[NORMAL].ledger.outstanding == 4 and puller._classes[NORMAL].ledger.question is None
-    )
+    asked_for = puller._asking.classes[NORMAL].ledger
+    await until(lambda: asked_for.outstanding == 4 and asked_for.question is None)
     puller.fail(PlaneError("it broke"))
     streams = [await client.post_request(a_request()) for _ in range(4)]
     await handed_out(js, client, 4)
@@ -300,7 +299,7 @@ async def test_what_comes_to_a_full_worker_after_it_took_back_its_pulls_goes_bac
     stream = await client.post_request(a_request(priority=1))
     high = await js.pull_subscribe_bind("high", stream=stream_of(client))
     (message,) = await high.fetch(1, timeout=SOON)
-    feed = puller._classes[HIGH]
+    feed = puller._asking.classes[HIGH]
     feed._receive(Message(f"{feed._inbox}.1", message.reply, message.data, b""))  # as if it had been on its way to us
     (again,) = await high.fetch(1, timeout=SOON)  # else the worker would hold it for ever, with signs of life
     assert again.metadata.num_delivered == 2
@@ -317,8 +316,8 @@ async def test_a_feed_that_breaks_ends_its_puller(worker, monkeypatch):
     async def broken():
         raise RuntimeError("a bug of ours")
 
-    monkeypatch.setattr(puller._classes[NORMAL], "_serve", broken)
-    puller._classes[NORMAL].renew()
+    monkeypatch.setattr(puller._asking.classes[NORMAL], "_serve", broken)
+    puller._asking.classes[NORMAL].renew()
     with pytest.raises(PlaneError, match="a bug of ours"):
         await asyncio.wait_for(waiting, SOON)
     await asyncio.wait_for(puller.close(), SOON)
@@ -402,9 +401,9 @@ async def test_pulls_that_expire_or_go_silent_are_renewed(open_plane, client):
         await asyncio.sleep(2.0)
         assert await one_of(await client.post_request(a_request()))
         (puller,) = plane._pullers
-        assert puller._classes[NORMAL].ledger.outstanding <= 4
+        assert puller._asking.classes[NORMAL].ledger.outstanding <= 4
         # The server forgets the pull without a word, as it did in nats.py #504.
-        await plane._connection._client._send_unsubscribe(puller._classes[NORMAL]._subscription._id)
+        await plane._connection._client._send_unsubscribe(puller._asking.classes[NORMAL]._subscription._id)
         assert await one_of(await client.post_request(a_request()))
 
 

@@ -9,14 +9,15 @@ from collections.abc import Callable
 
 from typing_extensions import override
 
-from tridist.errors import AttemptsExhaustedError, PlaneError, TridistError
+from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.icp.base_puller import BasePuller
 from tridist.icp.client_watch import ClientWatch, HeldRequest
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
 from tridist.icp.dead_letters import DeadLetter, last_error
 from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
-from tridist.icp.request_plane import Delivery, PullCounters, RequestPuller, has_expired
+from tridist.icp.request_plane import Delivery, has_expired
 from tridist.icp.subjects import OperatorSubjects
 
 MAX_ATTEMPTS = 3
@@ -51,7 +52,7 @@ class MemoryDelivery(Delivery):
             self._puller.return_to_queue(self._queued)
 
 
-class MemoryPuller(RequestPuller):
+class MemoryPuller(BasePuller[MemoryDelivery]):
     """Takes requests of one operator from a broker.
 
     Args:
@@ -75,24 +76,21 @@ class MemoryPuller(RequestPuller):
         closed: Callable[[MemoryPuller], None],
         watch: ClientWatch,
     ) -> None:
+        super().__init__()
         self.component_id = component_id
         self._broker = broker
         self._subjects = subjects
         self._slots = slots
         self._dead_letters = dead_letters
-        self.counters = PullCounters()
         self._direct: deque[QueuedRequest] = deque()
         self._shared: deque[QueuedRequest] = deque()
         self._running: dict[QueuedRequest, HeldRequest | None] = {}
         self._watch = watch
         self._closed = closed
-        self._stopped = False
-        self._failure: PlaneError | None = None
-        self._changed = asyncio.Event()
 
     def has_room(self) -> bool:
         """Whether a shared request would find a free slot."""
-        return not self._stopped and len(self._running) + len(self._direct) + len(self._shared) < self._slots
+        return not self._ended and len(self._running) + len(self._direct) + len(self._shared) < self._slots
 
     def take(self, queued: QueuedRequest, *, direct: bool) -> None:
         """Receive a request from the broker."""
@@ -117,30 +115,15 @@ class MemoryPuller(RequestPuller):
             self._broker.requeue(self._subjects, queued)
             self._changed.set()
 
-    async def __anext__(self) -> MemoryDelivery:
-        while True:
-            if self._failure is not None:
-                raise self._failure
-            if self._stopped:
-                raise StopAsyncIteration
-            delivery = self._next()
-            if delivery is not None:
-                return delivery
-            self._changed.clear()
-            await self._changed.wait()
-
     @override
     async def stop(self) -> None:
-        if self._stopped:
-            return
-        self._stopped = True
+        self._end()
         self._broker.detach(self._subjects, self)
         for queued in reversed([*self._direct, *self._shared]):  # the first goes back last, to the very front
             queued.moved += 1
             self._broker.requeue(self._subjects, queued)
         self._direct.clear()
         self._shared.clear()
-        self._changed.set()
 
     @override
     async def close(self) -> None:
@@ -149,12 +132,7 @@ class MemoryPuller(RequestPuller):
             self.return_to_queue(queued)
         self._closed(self)
 
-    def fail(self, error: PlaneError) -> None:
-        """End the iteration with ``error``, unless it was stopped before."""
-        if not self._stopped:
-            self._failure = error
-            self._changed.set()
-
+    @override
     def _next(self) -> MemoryDelivery | None:
         while len(self._running) < self._slots and (self._direct or self._shared):
             queued = (self._direct or self._shared).popleft()

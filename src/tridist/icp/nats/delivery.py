@@ -1,14 +1,18 @@
-"""A request that was pulled from JetStream."""
+"""A request that was pulled from JetStream: as it arrives, and as its worker holds it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from typing_extensions import override
 
 from tridist.errors import TridistError
 from tridist.icp.client_watch import HeldRequest
+from tridist.icp.nats.connection import Message
+from tridist.icp.nats.headers import AckSubject
+from tridist.icp.priorities import PriorityClass
 from tridist.icp.request_plane import Delivery
 
 _NANOSECONDS = 1_000_000_000
@@ -24,6 +28,22 @@ IN_PROGRESS = b"+WPI"
 def nak(delay: float) -> bytes:
     """A negative ack; the server delivers the message again ``delay`` seconds from now."""
     return NAK if delay <= 0 else NAK + b" " + json.dumps({"delay": int(delay * _NANOSECONDS)}).encode()
+
+
+class Arrival(NamedTuple):
+    """A message that was pulled.
+
+    Attributes:
+        which: its class; None for one to this worker alone.
+        message: the message.
+        ack: what the subject of its acks says.
+        at: when it came, on the loop's clock; the earliest time that it may have been sent at.
+    """
+
+    which: PriorityClass | None
+    message: Message
+    ack: AckSubject
+    at: float
 
 
 class NatsDelivery(Delivery):
