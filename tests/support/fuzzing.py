@@ -48,7 +48,8 @@ from tridist.icp.codec import decode_request, decode_response, encode_request, e
 from tridist.icp.dead_letters import DeadLetter, decode_letter, encode_letter
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
 from tridist.icp.nats import NatsConfig
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import parse_ack_subject, parse_status
 from tridist.icp.nats.intake import judge
 from tridist.icp.nats.jetstream import JetStream

@@ -15,8 +15,8 @@ from support.requests import a_request, answer, next_of, one_of, serving
 from support.waiting import until
 from tridist.errors import ConnectionFailedError, DeadlineExceededError, PlaneClosedError, PlaneError
 from tridist.icp.nats import DeliveryConfig, NatsConfig, NatsRequestPlane, StreamConfig
-from tridist.icp.nats.connection import Message
 from tridist.icp.nats.delivery import IN_PROGRESS
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.priorities import HIGH, NORMAL
 from tridist.icp.subjects import OperatorSubjects
 

@@ -26,7 +26,8 @@ from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import PriorityClass
 from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full, wait_for_room
 from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
-from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
+from tridist.icp.response_router import ResponseRouter
+from tridist.icp.response_stream import ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
 from tridist.icp.subjects import OperatorSubjects, check_name, response_inbox, worker_reports
 

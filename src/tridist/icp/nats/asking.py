@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from tridist.icp.nats.connection import Message
 from tridist.icp.nats.credits import Ask, CreditLedger
 from tridist.icp.nats.delivery import NatsDelivery
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.feed import Feed
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.schedule import FULL_SECONDS, Schedule

@@ -10,7 +10,7 @@ from typing_extensions import override
 
 from tridist.errors import TridistError
 from tridist.icp.client_watch import HeldRequest
-from tridist.icp.nats.connection import Message
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.priorities import PriorityClass
 from tridist.icp.request_plane import Delivery

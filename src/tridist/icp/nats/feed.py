@@ -12,8 +12,8 @@ from nats.aio.subscription import Subscription
 from nats.nuid import NUID
 
 from tridist.errors import PlaneClosedError, PlaneError
-from tridist.icp.nats.connection import Message
 from tridist.icp.nats.credits import Ask, CreditLedger
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import (
     BAD_REQUEST,
     HEARTBEAT,

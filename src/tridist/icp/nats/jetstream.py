@@ -13,7 +13,8 @@ from msgspec import Struct
 from nats.nuid import NUID
 
 from tridist.errors import ConnectionFailedError, TridistError
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import NO_RESPONDERS, parse_status
 from tridist.icp.nats.tasks import OwnedTasks
 

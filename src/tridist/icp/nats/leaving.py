@@ -9,12 +9,14 @@ import logging
 from tridist.errors import PlaneError, TridistError
 from tridist.icp import subjects
 from tridist.icp.limits import MAX_REPORTED
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.jetstream import API
 from tridist.icp.nats.recovery import Receipt, Recovery
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.reports import ClientReport, decode_enquiry, encode_report
-from tridist.icp.response_stream import ResponseRouter, ResponseStream
+from tridist.icp.response_router import ResponseRouter
+from tridist.icp.response_stream import ResponseStream
 from tridist.icp.subjects import OperatorSubjects
 
 _log = logging.getLogger(__name__)

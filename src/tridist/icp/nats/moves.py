@@ -22,7 +22,8 @@ from nats.aio.subscription import Subscription
 from tridist.errors import PlaneError, TridistError
 from tridist.icp.codec import decode_map, encode_map
 from tridist.icp.limits import MAX_REPORTED
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import AckSubject, parse_ack_subject
 from tridist.icp.nats.tasks import OwnedTasks
 

@@ -18,7 +18,7 @@ from tridist.errors import (
     UnservedError,
 )
 from tridist.icp.messages import InferenceRequest
-from tridist.icp.nats.connection import Message
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import NO_RESPONDERS, request_headers
 from tridist.icp.nats.jetstream import DeniedError, PublishAck, RefusedError
 from tridist.icp.nats.occupancy import Occupancy, full_unit

@@ -12,9 +12,9 @@ from tridist.errors import PlaneError
 from tridist.icp.base_puller import BasePuller
 from tridist.icp.client_watch import ClientWatch
 from tridist.icp.nats.asking import Asking
-from tridist.icp.nats.connection import Message
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import Arrival, NatsDelivery
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.holding import Holding
 from tridist.icp.nats.intake import Refusal, judge

@@ -26,8 +26,9 @@ from tridist.icp.codec import decode_response, encode_request, encode_response
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import inspection
 from tridist.icp.nats.config import DeliveryConfig, NatsConfig, StreamConfig
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import SENT_AGAIN
 from tridist.icp.nats.intake import is_inbox
 from tridist.icp.nats.jetstream import DeniedError, JetStream
@@ -42,7 +43,8 @@ from tridist.icp.nats.watching import Watching
 from tridist.icp.priorities import PriorityClass
 from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
 from tridist.icp.request_plane import RequestPlane, has_expired
-from tridist.icp.response_stream import ResponseHandler, ResponseRouter, ResponseStream
+from tridist.icp.response_router import ResponseRouter
+from tridist.icp.response_stream import ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
 from tridist.icp.subjects import OperatorSubjects, check_name, enquiries, is_worker_report, response_inbox
 

@@ -11,7 +11,8 @@ from nats.nuid import NUID
 
 from tridist.errors import TridistError
 from tridist.icp import subjects
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import parse_status
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.status import WorkerStatus, decode_status, encode_status

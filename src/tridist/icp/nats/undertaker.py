@@ -15,9 +15,10 @@ from tridist.icp.codec import encode_response
 from tridist.icp.dead_letters import DeadLetter, last_error
 from tridist.icp.messages import ErrorInfo, InferenceResponse
 from tridist.icp.nats.config import DeliveryConfig
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
 from tridist.icp.nats.dead_letters import NatsDeadLetters
 from tridist.icp.nats.delivery import TERM, nak
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import NO_RESPONDERS, AckSubject, parse_ack_subject
 from tridist.icp.nats.intake import Refusal
 from tridist.icp.nats.jetstream import DeniedError, RefusedError

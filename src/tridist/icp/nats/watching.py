@@ -9,7 +9,8 @@ from tridist.errors import PlaneError, TridistError
 from tridist.icp import subjects
 from tridist.icp.client_watch import ClientWatch, HeldRequest
 from tridist.icp.limits import MAX_REPORTED
-from tridist.icp.nats.connection import Message, NatsConnection
+from tridist.icp.nats.connection import NatsConnection
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import NO_RESPONDERS, SENT_AGAIN, parse_status
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.reports import Enquiry, decode_report, encode_enquiry

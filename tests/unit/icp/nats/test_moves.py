@@ -6,7 +6,7 @@ import pytest
 
 from tridist.icp.codec import encode_map
 from tridist.icp.limits import MAX_REPORTED
-from tridist.icp.nats.connection import Message
+from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import parse_ack_subject
 from tridist.icp.nats.moves import Moves
 
