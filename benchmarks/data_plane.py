@@ -104,7 +104,7 @@ async def _gets(parts: Gets, plan: Plan) -> dict[str, Any]:
 
 
 def _row(size: int, blocks: dict[str, list[list[float]]]) -> dict[str, Any]:
-    latency = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
+    latency = {name: Latency.of_rounds(found) for name, found in blocks.items()}
     gbps = {name: size / found.p50_us / 1e3 for name, found in latency.items()}
     ratios = [median(copy) / median(get) for get, copy in zip(blocks["get"], blocks["memcpy"], strict=True)]
     return {
@@ -150,7 +150,7 @@ async def _round_trip(client: tridist.Client, size: int, plan: Plan) -> dict[str
     counts = {"trip": min(block_length(size), 20), "inline": 30, "copies": min(block_length(size), 20)}
     started = time.perf_counter()
     blocks = await alternate({n: partial(latencies, call, counts[n]) for n, call in calls.items()}, plan.rounds)
-    taken = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
+    taken = {name: Latency.of_rounds(found) for name, found in blocks.items()}
     us = {name: found.p50_us for name, found in taken.items()}
     return {
         "bytes": size,

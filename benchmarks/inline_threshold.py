@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from harness.command import Arguments, in_bytes, main, table, warm_up
 from harness.deployed import hosted, served
-from harness.load import alternate, latencies, throughput
-from harness.statistics import Latency, median
+from harness.load import alternate, compare, throughput
+from harness.statistics import median
 from rich.table import Table
 
 import tridist
@@ -80,13 +80,13 @@ async def _size(client: tridist.Client, size: int, plan: Plan) -> dict[str, Any]
 
     calls = {"inline": inlined, "reference": referenced}
     await warm_up(*calls.values(), times=50)
-    blocks = await alternate({name: partial(latencies, call, plan.count) for name, call in calls.items()}, plan.rounds)
+    latency = await compare(calls, plan.count, plan.rounds)
     rates = await alternate(
         {name: partial(throughput, call, IN_FLIGHT, plan.seconds) for name, call in calls.items()}, plan.rounds
     )
     row: dict[str, Any] = {"bytes": size}
     for name in calls:
-        row[f"{name}_us"] = Latency.of([s for block in blocks[name] for s in block]).p50_us
+        row[f"{name}_us"] = latency[name].p50_us
         row[f"{name}_rps"] = median(rates[name])
     return row
 

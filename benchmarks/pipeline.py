@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from harness.command import Arguments, in_bytes, main, table, warm_up
-from harness.load import Call, alternate, latencies, loaded
+from harness.load import Call, compare, loaded
 from harness.statistics import Latency, median
 from rich.table import Table
 
@@ -60,8 +60,7 @@ async def _size(client: tridist.Client, size: int, plan: Plan) -> dict[str, Any]
     if not np.array_equal(answer["output"], values):
         raise RuntimeError("the output is not the input")
     await warm_up(*calls.values(), times=20)
-    blocks = await alternate({name: partial(latencies, call, plan.count) for name, call in calls.items()}, plan.rounds)
-    taken = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
+    taken = await compare(calls, plan.count, plan.rounds)
     whole, encoder, decoder = (taken[name].p50_us for name in ("aggregator", "encoder", "decoder"))
     return {
         "bytes": size,
@@ -79,7 +78,7 @@ async def _post(client: tridist.Client, operator: str, inputs: dict[str, Any]) -
 async def _load(call: Call, in_flight: int, plan: Plan) -> dict[str, Any]:
     await loaded(call, in_flight, 0.2)
     rounds = [await loaded(call, in_flight, plan.seconds) for _ in range(plan.rounds)]
-    latency = Latency.of([s for found in rounds for s in found.seconds])
+    latency = Latency.of_rounds(found.seconds for found in rounds)
     rps = median([found.rps for found in rounds])
     return {"in_flight": in_flight, "rps": rps, "p50_us": latency.p50_us, "p99_us": latency.p99_us}
 

@@ -101,7 +101,7 @@ async def _compare(subjects: dict[str, Subject], plan: Plan) -> dict[str, Any]:
     blocks = await alternate(
         {n: partial(latencies, subject.call, BLOCK) for n, subject in subjects.items()}, plan.blocks
     )
-    latency = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
+    latency = {name: Latency.of_rounds(found) for name, found in blocks.items()}
     ratios = [median(ours) / median(floor) for ours, floor in zip(blocks["ours"], blocks["floor"], strict=True)]
     return {
         "p50_us": latency["ours"].p50_us,

@@ -10,15 +10,13 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from harness.command import Arguments, in_bytes, main, table, warm_up
 from harness.deployed import BENCHMARKS, hosted, served
-from harness.load import alternate, latencies
-from harness.statistics import Latency
+from harness.load import compare
 from rich.table import Table
 
 import tridist
@@ -96,9 +94,7 @@ async def _size(client: tridist.Client, model: InProcess, size: int, plan: Plan)
     calls = {"direct": direct, "plane": plane, "inline": inline}
     count = plan.count if size <= MIB else plan.count // 5
     await warm_up(*calls.values(), times=count)
-    blocks = await alternate({name: partial(latencies, call, count) for name, call in calls.items()}, plan.rounds)
-    taken = {name: Latency.of([s for block in found for s in block]) for name, found in blocks.items()}
-    us = {name: found.p50_us for name, found in taken.items()}
+    us = {name: found.p50_us for name, found in (await compare(calls, count, plan.rounds)).items()}
     return {
         "bytes": size,
         "in_process_us": us["direct"],

@@ -6,7 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
+
+from harness.statistics import Latency
 
 T = TypeVar("T")
 Call = Callable[[], Awaitable[object]]
@@ -69,3 +72,9 @@ async def alternate(subjects: Mapping[str, Callable[[], Awaitable[T]]], rounds: 
         for name in names[turn:] + names[:turn]:
             results[name].append(await subjects[name]())
     return results
+
+
+async def compare(calls: Mapping[str, Call], count: int, rounds: int) -> dict[str, Latency]:
+    """The latency of every call: in each of ``rounds``, ``count`` of one and then of the other (`alternate`)."""
+    measured = await alternate({name: partial(latencies, call, count) for name, call in calls.items()}, rounds)
+    return {name: Latency.of_rounds(found) for name, found in measured.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,11 @@ class Latency:
             raise ValueError("no samples")
         p50, p99 = np.percentile(np.asarray(seconds) * MICROSECONDS, [50, 99])
         return cls(float(p50), float(p99), len(seconds))
+
+    @classmethod
+    def of_rounds(cls, rounds: Iterable[Sequence[float]]) -> Latency:
+        """Summarise the samples of all rounds together; raises ValueError for none."""
+        return cls.of([seconds for each in rounds for seconds in each])
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 import asyncio
 
-from harness.load import alternate, latencies, loaded
+from harness.load import alternate, compare, latencies, loaded
 
 
 async def test_latencies_run_one_at_a_time():
@@ -45,3 +45,14 @@ async def test_every_subject_takes_its_turn_at_being_first():
     results = await alternate({name: lambda name=name: subject(name) for name in "abc"}, 4)
     assert "".join(order) == "abc" + "bca" + "cab" + "abc"
     assert results == {name: [name] * 4 for name in "abc"}
+
+
+async def test_calls_are_compared_round_by_round_and_summarised_over_all_rounds():
+    order = []
+
+    async def call(name):
+        order.append(name)
+
+    found = await compare({name: lambda name=name: call(name) for name in "ab"}, 2, 3)
+    assert "".join(order) == "aabb" + "bbaa" + "aabb"
+    assert {name: latency.count for name, latency in found.items()} == {"a": 6, "b": 6}
