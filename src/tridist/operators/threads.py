@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator
 from queue import Empty, SimpleQueue
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class Step(Generic[T]):
 
     def run(self) -> None:
         """Make the call, in a thread."""
-        value: T | None = None
+        value: Any = None
         error: BaseException | None = None
         try:
             value = self._context.run(self._call)
@@ -69,10 +69,10 @@ class Step(Generic[T]):
         self._answer.cancel()
         self._end()
 
-    def _settle(self, value: T | None, error: BaseException | None) -> None:
+    def _settle(self, value: Any, error: BaseException | None) -> None:
         if not self._answer.done():
             if error is None:
-                self._answer.set_result(cast("T", value))
+                self._answer.set_result(value)
             else:
                 self._answer.set_exception(error)
         self._end()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import logging
@@ -200,13 +201,7 @@ class Feed:
         self._heard = self._loop.time()
 
     def _body(self, ask: Ask) -> bytes:
-        body: dict[str, object] = {"batch": ask.credits}
-        if ask.question:
-            body["no_wait"] = True
-        else:
-            body["expires"] = int(self._config.pull_expiry * _NANOSECONDS)
-            body["idle_heartbeat"] = int(self._config.heartbeat * _NANOSECONDS)
-        return json.dumps(body).encode()
+        return _pull_request(ask, self._config.pull_expiry, self._config.heartbeat)
 
     def _retire(self) -> None:
         subscription, self._subscription = self._subscription, None
@@ -244,3 +239,14 @@ class Feed:
         else:  # 409 and 503: deleted, moved, shut down; ask for it before pulling again
             self._missing = True
             self.renew()
+
+
+@functools.lru_cache(maxsize=256)  # a worker that takes requests one by one asks the same for each
+def _pull_request(ask: Ask, expiry: float, heartbeat: float) -> bytes:
+    body: dict[str, object] = {"batch": ask.credits}
+    if ask.question:
+        body["no_wait"] = True
+    else:
+        body["expires"] = int(expiry * _NANOSECONDS)
+        body["idle_heartbeat"] = int(heartbeat * _NANOSECONDS)
+    return json.dumps(body).encode()

@@ -183,32 +183,28 @@ class Schedule(Generic[T]):
 
     def due(self) -> list[PriorityClass]:
         """The classes that there is something to `ask` for."""
-        if self._free <= 0 and not self._saturated:
-            return []
-        return [known.which for known in self._classes if self.ask(known.which).credits]
+        if self._free <= 0:
+            high = self._classes[HIGH]
+            return [HIGH] if self._saturated and self._ask_ahead(high).credits else []
+        wanting = self._wanting()
+        turn = self._in_question(wanting)
+        return [known.which for known in self._classes if self._ask_now(known, wanting, turn).credits]
 
     def ask(self, which: PriorityClass) -> Ask:
         """What to ask the consumer of a class for now."""
         known = self._classes[which]
-        ledger = known.ledger
-        if ledger.question is not None:
-            return NOTHING
         if self._free <= 0:
             return self._ask_ahead(known) if which is HIGH else NOTHING
-        if not ledger.outstanding:
-            wanting = self._wanting()
-            if self._in_question(wanting):
-                if known.none or known.queue or self._turns.choose(wanting) is not which:
-                    return NOTHING  # what is here already takes the slot that it would ask for
-                overtaken = wanting[0] < which
-                return Ask(1 if overtaken else max(1, self._room(known)), question=True)
-        credits_ = ledger.wanted(self._room(known))
-        return Ask(credits_) if credits_ else NOTHING
+        wanting = self._wanting()
+        return self._ask_now(known, wanting, self._in_question(wanting))
 
     @property
     def uneasy(self) -> bool:
         """Whether `review` should be called again in `FULL_SECONDS`."""
-        return self._tight_since is not None or (self._free > 0 and any(known.unknown for known in self._classes))
+        if self._tight_since is not None:
+            return True
+        high, normal, low = self._classes
+        return self._free > 0 and (high.unknown or normal.unknown or low.unknown)
 
     @property
     def overdue(self) -> bool:
@@ -250,19 +246,32 @@ class Schedule(Generic[T]):
         """The classes of which requests wait here, or may wait at the server."""
         return [known.which for known in self._classes if known.queue or known.unknown]
 
-    def _in_question(self, wanting: list[PriorityClass]) -> bool:
-        """Whether it matters of which class a request comes first, and is not known what waits."""
-        unknown = [known for which in wanting if not (known := self._classes[which]).queue]
-        if len(wanting) > 1:
-            return bool(unknown)
-        return any(known.more or known.ledger.question is not None for known in unknown)
+    def _in_question(self, wanting: list[PriorityClass]) -> PriorityClass | None:
+        """Whose turn it is, where it matters of which class a request comes first, and is not known what waits."""
+        for which in wanting:
+            known = self._classes[which]
+            if not known.queue and (len(wanting) > 1 or known.more or known.ledger.question is not None):
+                return self._turns.choose(wanting)
+        return None
+
+    def _ask_now(self, known: _Class[T], wanting: list[PriorityClass], turn: PriorityClass | None) -> Ask:
+        """What to ask for while a slot is free; ``turn`` is of `_in_question`."""
+        ledger = known.ledger
+        if ledger.question is not None:
+            return NOTHING
+        if turn is not None and not ledger.outstanding:
+            if known.none or known.queue or turn is not known.which:
+                return NOTHING  # what is here already takes the slot that it would ask for
+            return Ask(1 if wanting[0] < turn else max(1, self._room(known)), question=True)
+        credits_ = ledger.wanted(self._room(known))
+        return Ask(credits_) if credits_ else NOTHING
 
     def _room(self, known: _Class[T]) -> int:
         left = self._slots - self.blocked - len(self.running) - self.waiting
         return left if known.which is NORMAL else min(left, known.most - len(known.queue))
 
     def _ask_ahead(self, high: _Class[T]) -> Ask:
-        if self._slow or high.queue or high.ledger.outstanding or not self._saturated:
+        if high.ledger.question is not None or self._slow or high.queue or high.ledger.outstanding or not self._saturated:
             return NOTHING
         return Ask(1, question=high.more)
 
