@@ -64,7 +64,7 @@ class Asking:
             streams,
             ConsumerKey(subjects, component_id),
             ledger=ledger,
-            ask=lambda: Ask(ledger.wanted(slots - self.direct - self.schedule.blocked)),
+            ask=lambda: ledger.ask(slots - self.direct - self.schedule.blocked),
             take=partial(take, None),
             emptied=self.refill,
         )
@@ -167,5 +167,8 @@ class Asking:
             self.classes[which].withdraw()
         if review.returned:
             self._returned(review.returned)
-        self.refill()
-        self._changed.set()
+        if review.withdrawn or review.returned or review.given_up:
+            self.refill()
+            self._changed.set()
+        elif self.schedule.uneasy:  # as at most looks of a busy worker, which sleeps on while its operators run
+            self._review_soon()

@@ -81,6 +81,11 @@ class CreditLedger:
         self.outstanding = 0
         self.question = None
 
+    def ask(self, room: int) -> Ask:
+        """To ask for what is `wanted`, by a pull request that stays open."""
+        credits_ = self.wanted(room)
+        return Ask(credits_) if credits_ else NOTHING
+
     def wanted(self, room: int) -> int:
         """How many to ask for now, with ``room`` free slots (those that are asked for already included).
 

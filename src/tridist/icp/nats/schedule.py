@@ -40,10 +40,12 @@ class Review(NamedTuple, Generic[T]):
     Attributes:
         withdrawn: whose pull requests have to be taken back; their ledgers are empty already.
         returned: what waits here and goes back; nothing of it is in the schedule any more.
+        given_up: whether an answer is not waited for any longer, so that another class may have its turn.
     """
 
     withdrawn: list[PriorityClass]
     returned: list[T]
+    given_up: bool = False
 
 
 class _Class(Generic[T]):
@@ -213,10 +215,10 @@ class Schedule(Generic[T]):
 
     def review(self, now: float) -> Review[T]:
         """Look whether something takes too long: being full, or an answer."""
-        self._look_for_answers()
+        given_up = self._look_for_answers()
         since = self._tight_since
         if since is None or not (now - since >= FULL_SECONDS or self.overdue):
-            return Review([], [])
+            return Review([], [], given_up)
         full = self._free <= 0
         late = [known for known in self._classes if known.ledger.outstanding and (full or known.which is NORMAL)]
         for known in late:
@@ -226,7 +228,7 @@ class Schedule(Generic[T]):
             self._slow = True
             self._forget(more=True)
         self._look(now)
-        return Review([known.which for known in late], returned)
+        return Review([known.which for known in late], returned, given_up)
 
     @property
     def _free(self) -> int:
@@ -263,15 +265,15 @@ class Schedule(Generic[T]):
             if known.none or known.queue or turn is not known.which:
                 return NOTHING  # what is here already takes the slot that it would ask for
             return Ask(1 if wanting[0] < turn else max(1, self._room(known)), question=True)
-        credits_ = ledger.wanted(self._room(known))
-        return Ask(credits_) if credits_ else NOTHING
+        return ledger.ask(self._room(known))
 
     def _room(self, known: _Class[T]) -> int:
         left = self._slots - self.blocked - len(self.running) - self.waiting
         return left if known.which is NORMAL else min(left, known.most - len(known.queue))
 
     def _ask_ahead(self, high: _Class[T]) -> Ask:
-        if high.ledger.question is not None or self._slow or high.queue or high.ledger.outstanding or not self._saturated:
+        asked = high.ledger.outstanding or high.ledger.question is not None
+        if self._slow or high.queue or asked or not self._saturated:
             return NOTHING
         return Ask(1, question=high.more)
 
@@ -289,22 +291,24 @@ class Schedule(Generic[T]):
         elif self._tight_since is None:
             self._tight_since = now
 
-    def _look_for_answers(self) -> None:
+    def _look_for_answers(self) -> bool:
         """Go on without the class whose turn it would be when the server does not say whether it has a request."""
         which = self._turns.choose(self._wanting()) if self._free > 0 else None
         if which is None or self._classes[which].queue:
             self._unanswered = None
-            return
+            return False
         known = self._classes[which]
         unanswered = (which, known.ledger.question)
         if self._unanswered != unanswered:
             self._unanswered = unanswered
             self._reviews = 0
         self._reviews += 1
-        if self._reviews * FULL_SECONDS > ANSWER_SECONDS:
-            self._unanswered = None
-            known.ledger.question = None  # now it is a pull request like any other
-            known.none = True
+        if self._reviews * FULL_SECONDS <= ANSWER_SECONDS:
+            return False
+        self._unanswered = None
+        known.ledger.question = None  # now it is a pull request like any other
+        known.none = True
+        return True
 
     def _take_movable(self) -> list[T]:
         found: list[T] = []

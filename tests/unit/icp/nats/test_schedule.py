@@ -81,6 +81,7 @@ class Server:
         for item in reversed(review.returned):
             self.waiting[item[0]].appendleft(item)
             self.returned += 1
+        return any(review)
 
     def settle(self):
         """All that needs no time: asking, answering, handing out."""
@@ -97,9 +98,8 @@ class Server:
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + FULL_SECONDS, end)
-            if self.schedule.uneasy:
-                self.review()
-            self.settle()
+            if self.schedule.uneasy and self.review():  # a review that has found nothing changes nothing
+                self.settle()
 
     def finish(self):
         self.schedule.freed(min(self.schedule.running, key=lambda item: item[1]), self.now)
