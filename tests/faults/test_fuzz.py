@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from support.faults import SECONDS, raw_connection, scene
+from support.faults import SECONDS, scene
 from support.fuzzing import READERS, SAMPLES, Findings, Reader, _feed, mutate
+from support.nats import raw_connection
 from tridist.icp.subjects import enquiries, response_inbox, status, worker_reports
 from tridist.icp.tensor_uri import TensorUri
 

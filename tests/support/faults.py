@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nats
 import numpy as np
 import psutil
 
@@ -214,13 +213,3 @@ def stopped(pid: int) -> Iterator[psutil.Process]:
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
-
-
-@contextlib.asynccontextmanager
-async def raw_connection(server: EmbeddedNatsServer) -> AsyncIterator[nats.NATS]:
-    """A plain NATS connection, past everything of ours."""
-    connection = await nats.connect(server.url)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import nats
+
 from support.planes import opening
 from support.waiting import until
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig
@@ -28,6 +30,16 @@ async def nats_request_planes(server_config: NatsServerConfig | None = None) -> 
         async with opening(make) as open_plane:
             open_plane.server = server
             yield open_plane
+
+
+@asynccontextmanager
+async def raw_connection(server: EmbeddedNatsServer) -> AsyncIterator[nats.NATS]:
+    """A plain NATS connection, past everything of ours."""
+    connection = await nats.connect(server.url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def stream_of(plane: NatsRequestPlane, operator: str = "echo") -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import nats
 import pytest
 
-from support.nats import nats_request_planes
+from support.nats import nats_request_planes, raw_connection
 from support.planes import in_own_namespace
 
 
@@ -29,9 +28,8 @@ async def worker(open_plane):
 @pytest.fixture
 async def raw(open_plane):
     """A connection that may say and hear anything."""
-    connection = await nats.connect(open_plane.server.url)
-    yield connection
-    await connection.close()
+    async with raw_connection(open_plane.server) as connection:
+        yield connection
 
 
 @pytest.fixture

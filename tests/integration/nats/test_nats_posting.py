@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-import nats
 import numpy as np
 import pytest
 
-from support.nats import nats_request_planes
+from support.nats import nats_request_planes, raw_connection, stream_of
 from support.requests import SOON, a_request, answer, next_of, one_of, queue_of, serving
 from support.waiting import until
 from tridist.deployment.nats_server import NatsServerConfig
@@ -26,14 +25,6 @@ MEBIBYTE = 1 << 20
 
 def a_large_request(operator="echo"):
     return a_request(operator, inputs={"x": inlined(Tensor.of(np.zeros(MEBIBYTE // 2, np.uint8)))})
-
-
-async def info_of(url, subjects):
-    connection = await nats.connect(url)
-    try:
-        return await connection.jetstream().stream_info(subjects.stream)
-    finally:
-        await connection.close()
 
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
@@ -57,19 +48,17 @@ async def test_a_hundred_operators_share_a_server_that_cannot_reserve_for_all():
         plane = await open_plane()
         await asyncio.gather(*(plane.post_request(a_request(f"op{number}")) for number in range(100)))
         assert len(await plane.queues()) == 100
-        configs = [
-            (await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, f"op{number}", 1))).config
-            for number in range(100)
-        ]
+        async with raw_connection(open_plane.server) as raw:
+            js = raw.jetstream()
+            configs = [(await js.stream_info(stream_of(plane, f"op{number}"))).config for number in range(100)]
         assert sorted({config.max_bytes for config in configs}) == [-1, 127 * MEBIBYTE]
         assert {config.max_msgs for config in configs} == {100_000}
 
 
-async def test_the_window_of_keys_is_the_streams(open_plane):
+async def test_the_window_of_keys_is_the_streams(open_plane, js):
     plane = await open_plane(streams=StreamConfig(idempotency_window=7))
     await plane.post_request(a_request())
-    info = await info_of(open_plane.server.url, OperatorSubjects(plane.namespace, "echo", 1))
-    assert info.config.duplicate_window == 7
+    assert (await js.stream_info(stream_of(plane))).config.duplicate_window == 7
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["restarted", "killed"])

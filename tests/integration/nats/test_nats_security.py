@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 
 import msgpack
-import nats
 import nkeys
 import numpy as np
 import pytest
@@ -144,11 +143,8 @@ async def test_tls(tmp_path, first):
 # -- what may be said --------------------------------------------------------------------------------------------------
 
 
-async def test_hostile_bytes_on_the_request_subject_do_not_stop_the_worker(open_plane):
-    client, worker = await open_plane(), await open_plane()
+async def test_hostile_bytes_on_the_request_subject_do_not_stop_the_worker(client, worker, raw, js):
     subjects = OperatorSubjects(client.namespace, "echo", 1)
-    stranger = await nats.connect(open_plane.server.url)
-    js = stranger.jetstream()
     streams_before = {info.config.name for info in await js.streams_info()}
     async with serving(worker, "echo", slots=2) as seen:
         hostile = [
@@ -168,20 +164,16 @@ async def test_hostile_bytes_on_the_request_subject_do_not_stop_the_worker(open_
             await js.publish(subjects.shared, data)
         # Bytes in a header that are no UTF-8, where nats-py's own reader would end.
         block = b"NATS/1.0 \xff\xff\xff\r\n\xfe: \xfd\r\n\r\n"
-        await stranger._send_command(
-            b"HPUB %s %d %d\r\n%s\r\n" % (subjects.shared.encode(), len(block), len(block), block)
-        )
-        await stranger.flush()
+        await raw._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (subjects.shared.encode(), len(block), len(block), block))
+        await raw.flush()
         for _ in range(3):
             assert (await one_of(await client.post_request(a_request()))).error is None
         assert len(seen) == 3
         await until(lambda: is_empty(client))  # what was refused must leave the stream
     assert {info.config.name for info in await js.streams_info()} >= streams_before
-    await stranger.close()
 
 
-async def test_the_sender_of_a_broken_request_is_told(open_plane):
-    client, worker = await open_plane(), await open_plane()
+async def test_the_sender_of_a_broken_request_is_told(client, worker):
     stream = await client.post_request(a_request("never"))  # opens a stream of responses to listen on
     inbox = response_inbox(client.namespace, client.component_id)
     broken = msgpack.packb({"v": 1, "kind": "request", "id": stream.request.id, "reply_to": inbox, "operator": 5})
@@ -192,41 +184,34 @@ async def test_the_sender_of_a_broken_request_is_told(open_plane):
     assert response.error.attributes["field"] == "operator"
 
 
-async def test_hostile_bytes_on_the_response_inbox_do_not_stop_the_client(open_plane):
-    client, worker = await open_plane(), await open_plane()
+async def test_hostile_bytes_on_the_response_inbox_do_not_stop_the_client(client, worker, raw):
     stream = await client.post_request(a_request())
-    stranger = await nats.connect(open_plane.server.url)
     inbox = response_inbox(client.namespace, client.component_id)
     for data in (b"", b"\xc1", os.urandom(1000), msgpack.packb({"v": 1, "kind": "response", "request_id": 3})):
-        await stranger.publish(inbox, data)
+        await raw.publish(inbox, data)
     block = b"NATS/1.0 \xff\xff\xff\r\n\xfe: \xfd\r\n\r\n"
-    await stranger._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (inbox.encode(), len(block), len(block), block))
-    await stranger.flush()
+    await raw._send_command(b"HPUB %s %d %d\r\n%s\r\n" % (inbox.encode(), len(block), len(block), block))
+    await raw.flush()
     async with serving(worker, "echo"):
         assert (await one_of(stream)).error is None
         assert (await one_of(await client.post_request(a_request()))).error is None
-    await stranger.close()
 
 
-async def test_a_response_never_goes_to_anything_but_an_inbox(open_plane):
-    worker = await open_plane()
+async def test_a_response_never_goes_to_anything_but_an_inbox(worker):
     with pytest.raises(InvalidArgumentError) as raised:
         await worker.post_response(InferenceResponse(request_id="r"), a_request(reply_to="$JS.API.STREAM.DELETE.x"))
     assert raised.value.field == "reply_to"
 
 
-async def test_a_status_question_cannot_make_us_write_to_the_servers_subjects(open_plane):
-    worker = await open_plane()
+async def test_a_status_question_cannot_make_us_write_to_the_servers_subjects(worker, raw):
     asked = []
     await worker.serve_status(lambda: asked.append(1))
-    stranger = await nats.connect(open_plane.server.url)
-    await stranger.publish(f"tridist.{worker.namespace}.status", reply="$JS.API.STREAM.NAMES")
-    await stranger.publish(f"tridist.{worker.namespace}.status")
-    await stranger.flush()
+    await raw.publish(f"tridist.{worker.namespace}.status", reply="$JS.API.STREAM.NAMES")
+    await raw.publish(f"tridist.{worker.namespace}.status")
+    await raw.flush()
     await worker._connection.flush()  # what the server had for it has come
     await asyncio.sleep(0.2)
     assert asked == []
-    await stranger.close()
 
 
 @pytest.mark.parametrize("with_deadline", [False, True])
