@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -26,8 +25,7 @@ DEFAULT_TIMEOUT = 60.0
 """Seconds that a request may take when the caller does not say; ``None`` lifts the limit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a request that an operator works on hands down to the requests that it makes.
 
     Attributes:
@@ -38,7 +36,7 @@ class Surroundings:
     """
 
     deadline: float | None = None
-    trace_context: Mapping[str, str] = field(default_factory=dict)
+    trace_context: Mapping[str, str] = msgspec.field(default_factory=dict)
     scope: ReferenceScope | None = None
     priority: int = 0
 

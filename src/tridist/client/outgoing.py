@@ -12,6 +12,7 @@ from tridist.client.placement import Placement
 from tridist.client.remote_tensor import ReferenceScope, RemoteTensor
 from tridist.errors import InvalidArgumentError, InvalidTensorError
 from tridist.icp.data_plane import DataPlane
+from tridist.icp.data_types import NUMBERS
 from tridist.icp.messages import TensorReference
 from tridist.icp.tensor import Tensor
 
@@ -63,16 +64,16 @@ class Outgoing:
             if forced:
                 raise InvalidTensorError("tensor", value, "is a remote tensor: fetch it first, to send its bytes")
             return value.reference
-        tensor = Tensor.of(value)
-        reference = self._plane.put(tensor, inline=self._choose(tensor, forced), lease=self._lease)
+        # An array of numbers says its own size; the plane makes a tensor of it where it needs one.
+        plain = type(value) is np.ndarray and value.dtype.kind in NUMBERS
+        tensor = value if plain else Tensor.of(value)
+        inline = self._fits(tensor.nbytes) if forced is None else forced
+        reference = self._plane.put(tensor, inline=inline, lease=self._lease)
         if reference.data is None:
             self.made.add(RemoteTensor(reference, self._plane))
         return reference
 
-    def _choose(self, tensor: Tensor, forced: bool | None) -> bool:
-        if forced is not None:
-            return forced
-        size = tensor.nbytes
+    def _fits(self, size: int) -> bool:
         fits = size <= self._budget and size <= self._plane.inline_threshold
         if fits:
             self._budget -= size

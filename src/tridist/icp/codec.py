@@ -88,17 +88,8 @@ def encode_request(request: InferenceRequest) -> bytes:
         InvalidArgumentError: a field is too long, too large, not finite or of the wrong type; ``field`` says which.
     """
     _check_whole("protocol_version", request.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
-    _check_text("id", request.id, MAX_ID_LENGTH)
-    _check_text("operator", request.operator, MAX_OPERATOR_LENGTH)
-    _check_whole("version", request.version, 1, MAX_VERSION)
-    _check_tensors("inputs", request.inputs)
-    _check_names("requested_outputs", request.requested_outputs, MAX_REQUESTED_OUTPUTS)
-    _check_parameters(request.parameters)
-    _check_whole("priority", request.priority, MIN_PRIORITY, MAX_PRIORITY)
-    _check_deadline(request.deadline)
-    _check_text_map("trace_context", request.trace_context, MAX_TRACE_HEADERS)
-    _check_text("reply_to", request.reply_to, MAX_ADDRESS_LENGTH)
-    _check_whole("response_window", request.response_window, 1, MAX_RESPONSE_WINDOW)
+    if not _is_plain_request(request):
+        _check_request(request)
     return _encode(request)
 
 
@@ -130,14 +121,10 @@ def encode_response(response: InferenceResponse) -> bytes:
         InvalidArgumentError: a field is too long, too large or of the wrong type; ``field`` says which.
     """
     _check_whole("protocol_version", response.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
-    _check_text("request_id", response.request_id, MAX_ID_LENGTH)
-    _check_whole("sequence", response.sequence, 0, MAX_INTEGER)
     if not isinstance(response.final, bool):
         raise _wrong("final", response.final, "bool")
-    _check_tensors("outputs", response.outputs)
-    _check_parameters(response.parameters)
-    _check_text("component_id", response.component_id, MAX_ID_LENGTH)
-    _check_whole("attempt", response.attempt, 1, MAX_INTEGER)
+    if not _is_plain_response(response):
+        _check_response(response)
     if response.error is not None:
         if not isinstance(response.error, ErrorInfo):
             raise _wrong("error", response.error, "ErrorInfo")
@@ -228,6 +215,80 @@ def _sound(tensors: Mapping[str, TensorReference]) -> bool:
         if expected is not None and expected != tensor.size:
             return False
     return True
+
+
+def _is_plain_request(request: InferenceRequest) -> bool:
+    """Whether a request is one that can be sent at a glance, which takes half of a close look: nearly all are."""
+    return (
+        _is_short(request.id, MAX_ID_LENGTH)
+        and _is_short(request.operator, MAX_OPERATOR_LENGTH)
+        and type(request.version) is int
+        and 1 <= request.version <= MAX_VERSION
+        and _are_plain(request.inputs)
+        and type(request.requested_outputs) is tuple
+        and not request.requested_outputs
+        and type(request.parameters) is dict
+        and not request.parameters
+        and type(request.priority) is int
+        and MIN_PRIORITY <= request.priority <= MAX_PRIORITY
+        and (request.deadline is None or (type(request.deadline) is float and math.isfinite(request.deadline)))
+        and type(request.trace_context) is dict
+        and not request.trace_context
+        and _is_short(request.reply_to, MAX_ADDRESS_LENGTH)
+        and type(request.response_window) is int
+        and 1 <= request.response_window <= MAX_RESPONSE_WINDOW
+    )
+
+
+def _is_plain_response(response: InferenceResponse) -> bool:
+    """As `_is_plain_request`; whether it is final, and its error, are looked at anyway."""
+    return (
+        _is_short(response.request_id, MAX_ID_LENGTH)
+        and type(response.sequence) is int
+        and 0 <= response.sequence <= MAX_INTEGER
+        and _are_plain(response.outputs)
+        and type(response.parameters) is dict
+        and not response.parameters
+        and _is_short(response.component_id, MAX_ID_LENGTH)
+        and type(response.attempt) is int
+        and 1 <= response.attempt <= MAX_INTEGER
+    )
+
+
+def _is_short(text: object, limit: int) -> bool:
+    return type(text) is str and len(text) <= limit
+
+
+def _are_plain(tensors: Mapping[str, TensorReference]) -> bool:
+    if type(tensors) is not dict or len(tensors) > MAX_TENSORS:
+        return False
+    for name, tensor in tensors.items():
+        if type(name) is not str or type(tensor) is not TensorReference or not _plainly_sound(tensor):
+            return False
+    return True
+
+
+def _check_request(request: InferenceRequest) -> None:
+    _check_text("id", request.id, MAX_ID_LENGTH)
+    _check_text("operator", request.operator, MAX_OPERATOR_LENGTH)
+    _check_whole("version", request.version, 1, MAX_VERSION)
+    _check_tensors("inputs", request.inputs)
+    _check_names("requested_outputs", request.requested_outputs, MAX_REQUESTED_OUTPUTS)
+    _check_parameters(request.parameters)
+    _check_whole("priority", request.priority, MIN_PRIORITY, MAX_PRIORITY)
+    _check_deadline(request.deadline)
+    _check_text_map("trace_context", request.trace_context, MAX_TRACE_HEADERS)
+    _check_text("reply_to", request.reply_to, MAX_ADDRESS_LENGTH)
+    _check_whole("response_window", request.response_window, 1, MAX_RESPONSE_WINDOW)
+
+
+def _check_response(response: InferenceResponse) -> None:
+    _check_text("request_id", response.request_id, MAX_ID_LENGTH)
+    _check_whole("sequence", response.sequence, 0, MAX_INTEGER)
+    _check_tensors("outputs", response.outputs)
+    _check_parameters(response.parameters)
+    _check_text("component_id", response.component_id, MAX_ID_LENGTH)
+    _check_whole("attempt", response.attempt, 1, MAX_INTEGER)
 
 
 def _check_parameters(parameters: Mapping[str, Parameter]) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 import numpy as np
 
 from tridist.errors import InvalidArgumentError, TransferError
-from tridist.icp.data_types import DataType
+from tridist.icp.data_types import NUMBERS, DataType
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
-from tridist.icp.tensor import Tensor, byte_size
+from tridist.icp.tensor import MAX_DIMENSIONS, Tensor, byte_size
 
 DEFAULT_LEASE = 120.0
 """Seconds after which a reference that nobody released is dropped: long enough for a slow consumer, short enough that a
@@ -143,6 +143,22 @@ def inlined(tensor: Tensor) -> TensorReference:
     """A reference that carries the bytes itself."""
     data = tensor.tobytes()
     return TensorReference(tensor.data_type, tensor.shape, len(data), data)
+
+
+def inlined_array(value: Any) -> TensorReference | None:
+    """What ``inlined(Tensor.of(value))`` is, for a plain array of numbers; None for everything else.
+
+    Without the tensor in between it takes 0.8 µs instead of 2; it is what nearly all small requests and answers carry.
+    """
+    if type(value) is not np.ndarray or value.ndim > MAX_DIMENSIONS:
+        return None
+    dtype = value.dtype
+    if dtype.kind not in NUMBERS:
+        return None
+    data_type = DataType.from_numpy(dtype)
+    if dtype is not data_type.numpy_dtype:  # of another byte order: numpy has one object for each native type
+        return None
+    return TensorReference(data_type, value.shape, value.nbytes, value.tobytes())
 
 
 def from_inlined(reference: TensorReference, device: Device) -> Tensor:

@@ -13,6 +13,9 @@ import numpy.typing as npt
 
 from tridist.errors import InvalidTensorError
 
+NUMBERS = "biuf"
+"""The kinds of numpy dtypes whose arrays have as many bytes as their tensors, element for element."""
+
 
 class DataType(str, Enum):
     """An element type, by its protocol name.

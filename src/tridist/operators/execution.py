@@ -118,6 +118,12 @@ class Work:
             except BaseException as error:
                 raise _as_failure(error) from error
 
+    @property
+    def busy(self) -> bool:
+        """Whether something of the run is in a thread."""
+        step, closing = self._step, self._closing
+        return (step is not None and not step.done) or (closing is not None and not closing.done())
+
     async def ended(self) -> None:
         """Wait until nothing of the run is in a thread any more."""
         if self._step is not None:

@@ -105,7 +105,9 @@ class Answering:
     async def _run(self, delivery: Delivery, conversation: _Conversation, work: Work) -> None:
         message = delivery.request
         SURROUNDINGS.set(Surroundings(message.deadline, message.trace_context, conversation.scope, message.priority))
-        inputs = await self._open_inputs(message.inputs)
+        # Nearly always: without a coroutine for it.
+        at_hand = arrays_at_hand(message.inputs) if self._operator.receives == "arrays" else None
+        inputs: Mapping[str, Any] = await self._open_inputs(message.inputs) if at_hand is None else at_hand
         # The deadline's timer acts at the next wait only: an operator without one would run for nobody.
         if has_expired(message):
             raise DeadlineExceededError(message.id, message.operator, "running", version=message.version)
@@ -122,8 +124,6 @@ class Answering:
         plane = self._planes.tensors
         if self._operator.receives == "references":
             return {name: RemoteTensor(reference, plane, borrowed=True) for name, reference in references.items()}
-        if self._operator.receives == "arrays" and (arrays := arrays_at_hand(references)) is not None:
-            return arrays
         tensors = await fetch_all(plane, references)
         if self._operator.receives == "tensors":
             return tensors

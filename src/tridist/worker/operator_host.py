@@ -208,8 +208,9 @@ async def _end(work: Work, settling: Awaitable[None]) -> None:
     The slot is free only when the thread is: a worker full of stuck functions must not pull any more. One that
     drains pulls none, and breaks the wait off: a cancellation here ends with this, and leaves the outcome as it is.
     """
-    with contextlib.suppress(asyncio.CancelledError):
-        await work.ended()
+    if work.busy:
+        with contextlib.suppress(asyncio.CancelledError):
+            await work.ended()
     await _settle(settling)
 
 

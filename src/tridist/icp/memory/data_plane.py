@@ -18,6 +18,7 @@ from tridist.icp.data_plane import (
     check_lease,
     from_inlined,
     inlined,
+    inlined_array,
 )
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
@@ -74,6 +75,9 @@ class MemoryDataPlane(DataPlane):
     def put(self, tensor: Any, *, inline: bool | None = None, lease: float | None = None) -> TensorReference:
         self._check_open()
         seconds = check_lease(lease, self._lease)
+        if inline and (reference := inlined_array(tensor)) is not None:
+            self._inlined += 1
+            return reference
         held = Tensor.of(tensor)
         if inline or (inline is None and held.nbytes <= self._threshold):
             self._inlined += 1

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from typing_extensions import override
 
@@ -68,7 +68,7 @@ class NatsDelivery(Delivery):
         self,
         held: HeldRequest,
         ack_subject: str,
-        settle: Callable[[NatsDelivery, bytes], Awaitable[None]],
+        settle: Callable[[NatsDelivery, bytes], Coroutine[Any, Any, None]],
         *,
         direct: bool,
         received_at: float,
@@ -87,8 +87,8 @@ class NatsDelivery(Delivery):
         return now - self.alive_at > ack_wait * _SAFE_SHARE
 
     @override
-    async def ack(self) -> None:
-        await self._settle(self, ACK)
+    def ack(self) -> Coroutine[Any, Any, None]:  # itself no coroutine: every request would pay for it
+        return self._settle(self, ACK)
 
     @override
     async def give_back(self, *, delay: float = 0.0, error: TridistError | None = None) -> None:

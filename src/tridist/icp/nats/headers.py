@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,8 +13,9 @@ _STATUS = _VERSION + b" "
 _PENDING = b"nats-pending-messages"
 _MAX_DIGITS = 20
 """Of a number of 64 bits. Python refuses to read numbers of thousands of digits, with an error of its own."""
-_ACK_TOKENS = 9
-_ACK_TOKENS_WITH_DOMAIN = 11
+_ACK_TOKENS = r"([^.]*)\.([^.]*)\.([0-9]{1,20})\.([0-9]{1,20})\.[^.]*\.([^.]*)\.([0-9]{1,20})"
+_ACK_SUBJECT = re.compile(rf"\$JS\.ACK\.{_ACK_TOKENS}")
+_ACK_SUBJECT_WITH_DOMAIN = re.compile(rf"\$JS\.ACK\.[^.]*\.[^.]*\.{_ACK_TOKENS}(?:\..*)?")
 
 SENT_AGAIN = b"NATS/1.0\r\nTridist-Again: 1\r\n\r\n"
 """The header block of a response that its client may have already."""
@@ -81,17 +83,10 @@ def parse_status(header: bytes) -> Status | None:
 
 def parse_ack_subject(reply: str) -> AckSubject | None:
     """Read ``$JS.ACK.[DOMAIN.ACCOUNT.]STREAM.CONSUMER.DELIVERIES.SEQUENCE.…``; None when it is not that."""
-    if not reply.startswith("$JS.ACK."):
+    found = _ACK_SUBJECT.fullmatch(reply) or _ACK_SUBJECT_WITH_DOMAIN.fullmatch(reply)
+    if found is None:
         return None
-    tokens = reply.split(".")
-    if len(tokens) == _ACK_TOKENS:
-        stream, consumer, deliveries, sequence, _, stored_at, pending = tokens[2:9]
-    elif len(tokens) >= _ACK_TOKENS_WITH_DOMAIN:
-        stream, consumer, deliveries, sequence, _, stored_at, pending = tokens[4:11]
-    else:
-        return None
-    if not (_is_count(deliveries) and _is_count(sequence) and _is_count(pending)):
-        return None
+    stream, consumer, deliveries, sequence, stored_at, pending = found.groups()
     return AckSubject(stream, consumer, int(deliveries), int(sequence), stored_at, int(pending))
 
 

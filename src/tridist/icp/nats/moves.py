@@ -77,7 +77,7 @@ class Moves:
     def attempts(self, ack: AckSubject) -> int:
         """How often a request was handed to an operator, this delivery included, at the most."""
         moved = self._known.get(ack.identity, _NONE) if self._known else _NONE
-        return ack.deliveries - sum(number < ack.deliveries for number in moved)
+        return ack.deliveries - sum(number < ack.deliveries for number in moved) if moved else ack.deliveries
 
     async def is_within(self, ack: AckSubject, attempts: int) -> bool:
         """Whether a request was not handed out more often than that, once the others have said what they know."""

@@ -9,7 +9,7 @@ import numpy as np
 from typing_extensions import override
 
 from tridist.errors import InvalidArgumentError, PlaneClosedError, TensorNotFoundError, TransferError
-from tridist.icp.data_plane import DataPlane, check_fetched, check_lease, from_inlined, inlined
+from tridist.icp.data_plane import DataPlane, check_fetched, check_lease, from_inlined, inlined, inlined_array
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
@@ -76,6 +76,9 @@ class UcpDataPlane(DataPlane):
     def put(self, tensor: Any, *, inline: bool | None = None, lease: float | None = None) -> TensorReference:
         session = self._opened()
         seconds = check_lease(lease, self._config.lease)
+        if inline and (reference := inlined_array(tensor)) is not None:
+            session.counters.inlined += 1
+            return reference
         held = Tensor.of(tensor)
         if inline or (inline is None and held.nbytes <= self._config.inline_threshold):
             session.counters.inlined += 1
