@@ -60,6 +60,7 @@ class Step(Generic[T]):
             value = self._context.run(self._call)
         except BaseException as caught:  # noqa: BLE001 (whoever awaits it gets it)
             error = caught
+        del self._call, self._context  # they lead to the request, which leads here
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._settle, value, error)
         del value, error  # an error's traceback leads here, and must not keep it alive, with all that it holds
