@@ -4,7 +4,8 @@ Workers host an operator that takes 5 ms without using a core, as a model on a G
 with four slots but one running at a time, so that the next request waits in the worker; with four slots that all run.
 Ideal is one request every 5 ms for each that can run. The client keeps four times as many requests in flight as there
 are slots. The floor does the same with raw nats-py (`harness.floors.nats_floor`). Where the machine's cores are busy,
-they are the limit: the table says how busy they were, and for how much of that client, workers and server are to blame.
+they are the limit: the table says how busy they were, for how much of that client, workers and server are to blame, and
+how many requests per second all cores can do at the processor time that each took.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ async def _loaded(
         "rps": found.rps,
         "busy_cores": psutil.cpu_percent() / 100 * (psutil.cpu_count() or 1),
         "own_cores": sum(used.values()) * found.rps / MICROSECONDS,
+        "cores_allow_rps": (psutil.cpu_count() or 1) * MICROSECONDS / sum(used.values()),
         "cpu_us": {
             "client": used["client"],
             "worker": sum(used[name] for name in pids),
@@ -170,7 +172,7 @@ async def _until_waiting(client: tridist.Client, number: int) -> None:
 def show(results: dict[str, Any]) -> Iterator[Table]:
     """Workers, then the queue by tenths."""
     columns = ("5 ms operator", "workers", "requests/s", "ideal", "of ideal", "floor", "busy cores", "ours", "floor's",
-               "CPU µs", "floor's", "Jain", "least share")  # fmt: skip
+               "CPU µs", "floor's", "cores allow", "Jain", "least share")  # fmt: skip
     shown = table("Workers; CPU µs of client, workers and server per request", *columns)
     for row in results["workers"]:
         floor = row["floor"]
@@ -178,7 +180,8 @@ def show(results: dict[str, Any]) -> Iterator[Table]:
         cores = (f"{row['busy_cores']:.1f}", f"{row['own_cores']:.2f}", f"{floor['own_cores']:.2f}")
         each = (_by_process(row["cpu_us"]), _by_process(floor["cpu_us"]))
         fair = (f"{row['jain']:.3f}", f"{row['least_share']:.2f}")
-        shown.add_row(row["way"], str(row["workers"]), *rates, *cores, *each, *fair)
+        limit = f"{row['cores_allow_rps']:.0f}"
+        shown.add_row(row["way"], str(row["workers"]), *rates, *cores, *each, limit, *fair)
     yield shown
     queue = results["queue"]
     by_tenth = table("µs per request with a queue", "waiting", "to post", "to serve")

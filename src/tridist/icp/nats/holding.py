@@ -79,8 +79,8 @@ class Holding:
         # Once, or it might go round and round; and where one delivery is all, the others may not hear of the move.
         movable = ack.deliveries == 1 < self._config.max_attempts
         self._schedule.arrived(delivery, which, self._loop.time(), movable=movable)
+        self._changed.set()  # first: it is handed out before somebody looks what to ask for then, and that only once
         self._asking.refill()  # it may have been on its way while we took back what had asked for it
-        self._changed.set()
 
     def drop(self, delivery: NatsDelivery) -> None:
         """Settle a request that nobody waits for before it was handed out."""
