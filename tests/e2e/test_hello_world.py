@@ -93,7 +93,7 @@ def test_it_runs_through_and_shows_what_happened(tmp_path):
     for name in ("encoder", "decoder", "client"):
         assert "MiB" in rows[name]
         assert "tcp" not in rows[name]
-        assert re.search(r"posix|sysv|cma", rows[name])
+        assert re.search(r"direct|posix|sysv|cma", rows[name])
     assert len([place for place in run.places if place.name.startswith("tridist-ucx-")]) == 3  # one for each worker
     run.assert_nothing_is_left()
 

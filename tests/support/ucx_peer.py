@@ -1,12 +1,17 @@
 """A process with one UCX data plane that does what its standard input says, one JSON object a line.
 
-Run by `support.ucx`. The argument is the configuration as JSON; every answer is one line of JSON.
+Run by `support.ucx`. The argument is the configuration as JSON, with ``refuse_reads`` for a process that may not read
+others' memory; every answer is one line of JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import errno
 import json
+import platform
+import struct
 import sys
 from typing import Any
 
@@ -15,6 +20,21 @@ import numpy as np
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+
+_NO_NEW_PRIVILEGES, _SECCOMP, _FILTER = 38, 22, 2
+_PROCESS_VM_READV = {"x86_64": 310, "aarch64": 270}
+_LOAD_NUMBER, _IF_EQUAL, _RETURN, _REFUSE, _ALLOW = 0x20, 0x15, 0x06, 0x00050000 | errno.EPERM, 0x7FFF0000
+
+
+def refuse_reads() -> None:
+    """Let the kernel refuse to read other processes' memory from now on, as containers may; before threads start."""
+    number = _PROCESS_VM_READV[platform.machine()]
+    steps = ((_LOAD_NUMBER, 0, 0, 0), (_IF_EQUAL, 0, 1, number), (_RETURN, 0, 0, _REFUSE), (_RETURN, 0, 0, _ALLOW))
+    code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+    program = struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code))
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) == 0
+    assert libc.prctl(_SECCOMP, _FILTER, program, 0, 0) == 0
 
 
 def content(size: int, seed: int) -> np.ndarray:
@@ -88,7 +108,10 @@ class Commands:
 
 
 async def main() -> None:
-    plane = UcpDataPlane(UcpDataPlaneConfig(**json.loads(sys.argv[1])))
+    options = json.loads(sys.argv[1])
+    if options.pop("refuse_reads", False):
+        refuse_reads()
+    plane = UcpDataPlane(UcpDataPlaneConfig(**options))
     await plane.open()
     commands = Commands(plane)
     answer({"result": "ready"})

@@ -27,3 +27,9 @@ async def open_plane():
 @pytest.fixture
 async def plane(open_plane):
     return await open_plane()
+
+
+@pytest.fixture(params=[True, False], ids=["direct", "ucx"])
+def way(request):
+    """What carries large tensors: copies out of the producer's memory, or UCX."""
+    return {"direct_copies": request.param}

@@ -44,6 +44,9 @@ class UcpDataPlaneConfig:
         max_peers: connections that are served at once. Each costs about 2.5 MiB and 12 file descriptors; when fewer
             descriptors are free at `open`, fewer peers are served.
         receive_pool: bytes of used receive buffers kept for the next tensors; 0 turns that off.
+        direct_copies: whether tensors of this user's other processes on this machine are copied straight from their
+            memory, and this process's from its own, where the kernel allows that. Otherwise all go through UCX, which
+            may do the same, more slowly.
         secret: what all peers share; both ends of a connection prove that they know it before anything else, so peers
             with different ones refuse each other. Make it long and random (``openssl rand -hex 32``): who can connect
             to a plane, or be connected to by one, may test guesses elsewhere. By default the environment variable
@@ -66,6 +69,7 @@ class UcpDataPlaneConfig:
     max_tensor_size: int = 1 << 40
     max_peers: int = 1024
     receive_pool: int = 512 << 20
+    direct_copies: bool = True
     secret: str | None = field(default_factory=lambda: os.environ.get(SECRET_VARIABLE) or None, repr=False)
 
     def __post_init__(self) -> None:

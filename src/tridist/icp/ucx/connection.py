@@ -7,8 +7,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -20,15 +21,36 @@ from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import Frame, Kind, Operation, Proof, Refusal, Reply, Request, Status, encode
+from tridist.icp.ucx.direct import DirectCopies
 from tridist.icp.ucx.handshake import RefusedError, Role, refused_by_peer
 from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
+from tridist.icp.ucx.neighbour import Doorbell, Neighbour, unpack_address
 from tridist.icp.ucx.outbox import Outbox
+from tridist.icp.ucx.thread import deliver
 
 T = TypeVar("T")
 
-Outcome = bytearray | TridistError | None
-"""What a producer answered: the bytes, an error, or None when they have to come through UCX."""
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A tensor in a neighbour's memory, which it keeps there until the transfer is over.
+
+    Attributes:
+        transfer: number of the request that asked for it.
+        address: where its bytes are.
+    """
+
+    transfer: int
+    address: int
+
+
+Outcome = bytearray | Located | TridistError | None
+"""What a producer answered: the bytes, where they are, an error, or None when they have to come through UCX."""
+
+Copied = Callable[[Any, TransferError | None], None]
+"""Called once: with a buffer or an error, on any thread; with neither on the context's, when the bytes have to come
+through UCX."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -68,6 +90,7 @@ class Connection(Link):
         self._large = asyncio.Lock()
         self._slots = asyncio.Semaphore(MAX_TRANSFERS - _AT_ONCE)
         self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._direct: DirectCopies | None = None
 
     async def establish(self, host: str, port: int) -> None:
         """Connect and greet.
@@ -95,16 +118,7 @@ class Connection(Link):
         Returns:
             False when too many are asked for already; then nothing was.
         """
-        if not self._places.acquire(blocking=False):
-            return False
-
-        def answered(outcome: Outcome) -> None:
-            if outcome is not None:
-                self._places.release()
-            done(outcome)
-
-        self._question(Operation.GET, uri, size, tag, answered)
-        return True
+        return self._begin(Operation.GET, uri, size, tag, done)
 
     async def take(self, uri: TensorUri, size: int, tag: int, allocate: Callable[[], Any]) -> Any:
         """A buffer with the bytes that `begin` has asked for.
@@ -119,11 +133,52 @@ class Connection(Link):
             self._places.release()
         return buffer
 
+    @property
+    def neighbourly(self) -> bool:
+        """Whether the producer's memory can be read, so that `locate` is the better way to host memory."""
+        return self._direct is not None
+
+    def locate(self, uri: TensorUri, size: int, done: Callable[[Outcome], None]) -> bool:
+        """Ask where a tensor is in the producer's memory; from any thread, ``done`` is called on the context's.
+
+        When that is called with `Located`, `copy` has to follow.
+
+        Returns:
+            False when too many are asked for already; then nothing was.
+        """
+        return self._begin(Operation.LOCATE, uri, size, 0, done)
+
+    def copy(self, uri: TensorUri, size: int, found: Located, allocate: Callable[[], Any], done: Copied) -> None:
+        """Bring the bytes that `locate` has found into a new buffer."""
+
+        def copied(buffer: Any, error: TransferError | None) -> None:
+            self._places.release()
+            done(buffer, error)
+
+        self._copy(uri, size, found, allocate, copied)
+
     async def fetch_small(self, uri: TensorUri, size: int) -> Outcome:
         """The same as `read`, awaited on the context's thread."""
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        self.read(uri, size, lambda outcome: None if future.done() else future.set_result(outcome))
-        return await future
+        return await self._answer(Operation.READ, uri, size)
+
+    async def fetch_directly(self, uri: TensorUri, size: int, allocate: Callable[[], Any]) -> Any:
+        """The same as `locate` and `copy`, awaited on the context's thread; None where UCX has to do it.
+
+        Raises:
+            TensorNotFoundError: the producer does not hold it.
+            TransferError: it has another size, there is no memory for it, or the connection ended.
+        """
+        if self._direct is None or not size:
+            return None
+        async with self._slots:
+            outcome = await self._answer(Operation.LOCATE, uri, size)
+            if isinstance(outcome, TridistError):
+                raise outcome
+            if not isinstance(outcome, Located):
+                return None
+            future: asyncio.Future[Any] = self._loop.create_future()
+            self._copy(uri, size, outcome, allocate, partial(deliver, self._loop, future))
+            return await future
 
     async def fetch(self, uri: TensorUri, size: int, buffer: Any) -> None:
         """Bring a tensor's bytes into ``buffer``, which has ``size`` of them.
@@ -196,6 +251,9 @@ class Connection(Link):
                 future.exception()
         self._replies.clear()
         self._fail_questions(reason)
+        if self._direct is not None:
+            self._direct.end(reason)
+            self._direct = None
         if self._outbox is not None:
             self._outbox.close()
 
@@ -212,6 +270,28 @@ class Connection(Link):
         now = time.monotonic()
         if any(question.give_up < now for question in list(self._questions.values())):
             self.abort(_late(self._config.request_timeout))
+        elif self._direct is not None and self._direct.overdue():
+            self.abort("the peer's memory could not be read in time")
+
+    def _begin(
+        self, operation: Operation, uri: TensorUri, size: int, tag: int, done: Callable[[Outcome], None]
+    ) -> bool:
+        if not self._places.acquire(blocking=False):
+            return False
+
+        def answered(outcome: Outcome) -> None:
+            goes_on = isinstance(outcome, Located) or (outcome is None and operation is Operation.GET)
+            if not goes_on:
+                self._places.release()
+            done(outcome)
+
+        self._question(operation, uri, size, tag, answered)
+        return True
+
+    async def _answer(self, operation: Operation, uri: TensorUri, size: int) -> Outcome:
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._question(operation, uri, size, 0, lambda outcome: None if future.done() else future.set_result(outcome))
+        return await future
 
     def _question(
         self, operation: Operation, uri: TensorUri, size: int, tag: int, done: Callable[[Outcome], None]
@@ -239,6 +319,39 @@ class Connection(Link):
             # After the hello, so that the peer's is on its way while UCX takes its time.
             self.open_lane()
         await self._ready
+        if self._config.direct_copies and _on_this_machine(self._transport):
+            await self._meet()
+
+    async def _meet(self) -> None:
+        """Find out whether the producer is a neighbour; if it is, its tensors are copied from its memory."""
+        try:
+            bell = Doorbell()
+        except OSError as error:
+            _LOG.debug("no Unix socket for %s: %s", self.peer, error)
+            return
+        try:
+            neighbour = await self._invite(bell)
+        finally:
+            bell.close()
+        if neighbour is None:
+            _LOG.debug("the memory of %s is not to be read: its tensors come through UCX", self.peer)
+        elif self.ended.done():
+            neighbour.close()
+        else:
+            self._direct = DirectCopies(neighbour, self._config.transfer_timeout)
+
+    async def _invite(self, bell: Doorbell) -> Neighbour | None:
+        request = Request(Operation.MEET, next(self._numbers), bell.name, tag=bell.token)
+        future = self._replies[request.transfer] = self._loop.create_future()
+        self.write(encode(request))
+        seconds = self._config.request_timeout
+        timer = self._loop.call_later(seconds, self.abort, _late(seconds))
+        try:
+            reply = await future
+        finally:
+            timer.cancel()
+        evidence = unpack_address(reply.payload)
+        return None if reply.status is not Status.OK or evidence is None else bell.answer(evidence)
 
     async def _ask(self, uri: TensorUri, request: Request) -> Reply:
         if not self.alive:
@@ -252,6 +365,37 @@ class Connection(Link):
         if reply.status is Status.SIZE_DIFFERS:
             raise TransferError(str(uri), f"has {reply.size} bytes, the reference says {request.size}")
         return reply
+
+    def _copy(self, uri: TensorUri, size: int, found: Located, allocate: Callable[[], Any], done: Copied) -> None:
+        def over(buffer: Any, error: TransferError | None) -> None:
+            # First: somebody waits for this, nobody for what follows, and each of them wakes a thread (about 40 µs).
+            done(buffer, error)
+            taken = 0 if buffer is None else size
+            self.write(encode(Request(Operation.DONE, found.transfer, uri.id, size=taken)))
+
+        direct = self._direct
+        if direct is None:
+            over(None, TransferError(str(uri), "the connection is closed"))
+            return
+        try:
+            buffer = allocate()
+        except TransferError as error:
+            over(None, error)
+            return
+        direct.begin(found.address, buffer, lambda failure: self._copied(uri, buffer, failure, over))
+
+    def _copied(self, uri: TensorUri, buffer: Any, failure: Exception | None, over: Copied) -> None:
+        """All bytes of a buffer are there, or no more will come; on any thread."""
+        if isinstance(failure, OSError):
+            _LOG.debug("%s could not be copied from %s: %s", uri, self.peer, failure)
+            self._loop.call_soon_threadsafe(over, None, None)
+        elif failure is not None:
+            over(None, TransferError(str(uri), str(failure)))
+        elif self._outbox is None or not self._outbox.reader_is_there():
+            # It may have given the memory up while it was read.
+            over(None, TransferError(str(uri), "the producer closed during the transfer"))
+        else:
+            over(buffer, None)
 
     async def _receive_in_turn(self, uri: TensorUri, buffer: Any, tag: int, size: int) -> None:
         if size >= _LARGE:
@@ -283,19 +427,44 @@ def _late(seconds: float) -> str:
     return f"the peer did not deliver within {seconds:g} s"
 
 
+def _on_this_machine(transport: asyncio.Transport | None) -> bool:
+    """Whether the peer can be on this machine at all; a connection to an address of one's own machine comes from it."""
+    if transport is None:
+        return False
+    own, other = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
+    return bool(own and other and own[0] == other[0])
+
+
 def _outcome(question: _Question, reply: Reply) -> Outcome:
     uri = str(question.uri)
     if reply.status is Status.NOT_FOUND:
         return TensorNotFoundError(uri)
-    if reply.status is Status.NOT_IN_REPLY:
+    if reply.status is Status.NOT_THIS_WAY:
         return None
     if reply.size != question.size:
         return TransferError(uri, f"has {reply.size} bytes, the reference says {question.size}")
-    if question.operation is Operation.GET:
-        return None
+    return _ANSWERS[question.operation](question, reply)
+
+
+def _located(question: _Question, reply: Reply) -> Outcome:
+    address = unpack_address(reply.payload)
+    if address is None:
+        return TransferError(str(question.uri), "the producer names no address")
+    return Located(reply.transfer, address)
+
+
+def _bytes(question: _Question, reply: Reply) -> Outcome:
     if len(reply.payload) != question.size:
-        return TransferError(uri, f"the producer delivered {len(reply.payload)} of {question.size} bytes")
+        reason = f"the producer delivered {len(reply.payload)} of {question.size} bytes"
+        return TransferError(str(question.uri), reason)
     return bytearray(reply.payload)
+
+
+_ANSWERS: Mapping[Operation, Callable[[_Question, Reply], Outcome]] = {
+    Operation.GET: lambda _question, _reply: None,
+    Operation.LOCATE: _located,
+    Operation.READ: _bytes,
+}
 
 
 class Connections:

@@ -15,11 +15,15 @@ and a body by its kind:
              sides; `handshake` says what is proved.
     REFUSAL  why the sender ends the connection instead of greeting.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
-    REPLY    status, transfer number, size, tensor id; after a READ, the tensor's bytes
+    REPLY    status, transfer number, size, tensor id; after a READ the tensor's bytes, after MEET and LOCATE an address
 
 A GET names the size that its reference promised, and a tag. If the producer holds the tensor and the sizes agree it
 replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing. A READ asks for at
 most `MAX_PAYLOAD` bytes in the reply itself: what UCX saves on these it loses by the wake-ups that it costs.
+
+A neighbour (see `neighbour`) may copy a tensor out of the producer's memory instead. MEET makes neighbours of two peers
+where that can be. LOCATE asks where a tensor's bytes are; there they stay until the consumer says DONE or the
+connection ends. To a READ, MEET or LOCATE the reply may be NOT_THIS_WAY; a GET is always possible.
 
 What a peer may send at a moment is decided by the reader (`FrameReader.expect`), and is at most `MAX_PROOF` bytes
 before the peer has proved itself.
@@ -46,6 +50,8 @@ MAX_PAYLOAD = 128 * 1024
 """Bytes that may ride in a reply. docs/performance.md has the measurement behind it."""
 IN_REPLY = frozenset({"control"})
 """What statistics name as the transport of such bytes."""
+DIRECT = frozenset({"direct"})
+"""The same for bytes that the consumer copied from the producer's memory itself."""
 MAX_LEASE = 365 * 86400.0
 """Seconds that a producer grants a peer at most: infinity would keep the memory of a producer whose peers are long
 gone."""
@@ -79,6 +85,9 @@ class Operation(IntEnum):
     DUPLICATE = 2
     RELEASE = 3
     READ = 4
+    MEET = 5
+    LOCATE = 6
+    DONE = 7
 
 
 class Status(IntEnum):
@@ -87,7 +96,7 @@ class Status(IntEnum):
     OK = 0
     NOT_FOUND = 1
     SIZE_DIFFERS = 2
-    NOT_IN_REPLY = 3
+    NOT_THIS_WAY = 3
 
 
 class Reason(IntEnum):
@@ -140,14 +149,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request; RELEASE gets no reply.
+    """One request; RELEASE and DONE get no reply.
 
     Attributes:
         operation: what to do.
-        transfer: number that the reply repeats.
-        tensor_id: 32 hexadecimal digits.
-        tag: UCX tag for the bytes (GET).
-        size: bytes that the requester expects (GET, READ).
+        transfer: number that the reply repeats; of the LOCATE that is over (DONE).
+        tensor_id: 32 hexadecimal digits; the name of the socket (MEET).
+        tag: UCX tag for the bytes (GET); what to say on the socket (MEET).
+        size: bytes that the requester expects (GET, READ, LOCATE), or has taken: all or none (DONE).
         lease: seconds (DUPLICATE), from 0 to `MAX_LEASE`; what is outside becomes the nearer end on its way.
     """
 
@@ -166,9 +175,9 @@ class Reply:
     Attributes:
         status: how it ended.
         transfer: the request's number.
-        size: bytes that the producer holds (GET, READ).
+        size: bytes that the producer holds (GET, READ, LOCATE).
         tensor_id: the new id (DUPLICATE).
-        payload: the bytes (READ).
+        payload: the bytes (READ), or where they are in the producer's memory (LOCATE); where name and token are (MEET).
     """
 
     status: Status

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import select
 import socket
 from contextlib import suppress
 from typing import Any, cast
@@ -24,6 +23,7 @@ from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import Frame, FrameReader, Hello, Kind, Proof
 from tridist.icp.ucx.handshake import Handshake, RefusedError, Role
 from tridist.icp.ucx.lane import Lane, LaneError
+from tridist.icp.ucx.outbox import ended_by_peer
 
 _LOG = logging.getLogger(__name__)
 
@@ -141,9 +141,7 @@ class Link(asyncio.Protocol):
         """
         if self._transport is None or self.ended.done():
             return True
-        poller = select.poll()
-        poller.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return ended_by_peer(self._transport.get_extra_info("socket"))
 
     def tick(self) -> None:
         """Once a second: nothing, the context looks after the lanes."""

@@ -8,8 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import threading
+
+
+def ended_by_peer(stream: socket.socket) -> bool:
+    """Whether the kernel knows of the end of a stream, even if nobody has come to read that."""
+    poller = select.poll()
+    poller.register(stream.fileno(), select.POLLRDHUP)
+    return bool(poller.poll(0))
 
 
 class Outbox:
@@ -42,6 +50,11 @@ class Outbox:
                 self._queued.append(rest)
                 self._detour = True
                 self._loop.call_soon_threadsafe(self._flush)
+
+    def reader_is_there(self) -> bool:
+        """Whether neither the peer nor this side has ended the stream, as `Link.peer_has_ended` tells; any thread."""
+        with self._lock:
+            return self._stream is not None and not ended_by_peer(self._stream)
 
     def close(self) -> None:
         """Write no more; on the loop's thread."""

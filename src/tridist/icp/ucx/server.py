@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import ClassVar
 
 from typing_extensions import override
 
@@ -20,6 +22,7 @@ from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import (
+    DIRECT,
     IN_REPLY,
     MAX_PAYLOAD,
     Frame,
@@ -34,7 +37,9 @@ from tridist.icp.ucx.control import (
     encode,
 )
 from tridist.icp.ucx.handshake import RefusedError, Role
+from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
+from tridist.icp.ucx.neighbour import Evidence, memory_address, pack_address, ring
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,7 +49,7 @@ _MAX_GREETING = 128
 
 @dataclass(slots=True)
 class Counters:
-    """What a plane counts; each field is written by one thread only."""
+    """What a plane counts. `fetch` and `send` may be called from any thread, the others belong to one thread each."""
 
     inlined: int = 0
     referenced: int = 0
@@ -52,6 +57,20 @@ class Counters:
     bytes_sent: int = 0
     bytes_received: int = 0
     transports: frozenset[str] = frozenset()
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def fetch(self, size: int, transports: frozenset[str]) -> None:
+        """A tensor has come from another process."""
+        with self._lock:
+            self.fetched += 1
+            self.bytes_received += size
+            self.transports |= transports
+
+    def send(self, size: int, transports: frozenset[str]) -> None:
+        """A tensor has gone to another process."""
+        with self._lock:
+            self.bytes_sent += size
+            self.transports |= transports
 
 
 class ServerLink(Link):
@@ -62,6 +81,9 @@ class ServerLink(Link):
         self._server = server
         self._sends: set[asyncio.Future[None]] = set()
         self._queued = 0
+        # Tensors that a neighbour copies now, by its request's number, each with what ends when it is done.
+        self._lent: dict[int, tuple[Tensor, asyncio.Future[None]]] = {}
+        self._evidence: Evidence | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
 
@@ -99,14 +121,7 @@ class ServerLink(Link):
     def received(self, frame: Frame) -> None:
         if not isinstance(frame, Request):
             raise InvalidMessageError("kind", "is not a request")
-        if frame.operation is Operation.READ:
-            self._read_out(frame)
-        elif frame.operation is Operation.GET:
-            self._get(frame)
-        elif frame.operation is Operation.DUPLICATE:
-            self._duplicate(frame)
-        else:
-            self._server.store.release(frame.tensor_id)
+        self._operations[frame.operation](self, frame)
 
     @override
     def pause_writing(self) -> None:
@@ -131,6 +146,9 @@ class ServerLink(Link):
     def finished(self, reason: str) -> None:
         self._greeting.cancel()
         self._stop_waiting()
+        for _, lending in self._lent.values():
+            lending.set_exception(LaneError(reason))
+        self._lent.clear()
         self._server.forget(self)
 
     def _read_out(self, request: Request) -> None:
@@ -138,12 +156,49 @@ class ServerLink(Link):
         if tensor is None:
             return
         if tensor.device != HOST or tensor.nbytes > MAX_PAYLOAD:
-            self.write(encode(Reply(Status.NOT_IN_REPLY, request.transfer, tensor.nbytes)))
+            self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer, tensor.nbytes)))
             return
         payload = memoryview(tensor.buffer).cast("B") if tensor.nbytes else b""
         self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes, payload=payload)))
-        self._server.counters.bytes_sent += tensor.nbytes
-        self._server.counters.transports |= IN_REPLY
+        self._server.counters.send(tensor.nbytes, IN_REPLY)
+
+    def _meet(self, request: Request) -> None:
+        self._evidence = ring(request.tensor_id, request.tag) if self._config.direct_copies else None
+        if self._evidence is None:
+            self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer)))
+        else:
+            self.write(encode(Reply(Status.OK, request.transfer, payload=pack_address(self._evidence.address))))
+
+    def _locate(self, request: Request) -> None:
+        if self._evidence is None:
+            raise InvalidMessageError("operation", "is for neighbours only")
+        if request.transfer in self._lent:
+            raise InvalidMessageError("transfer", f"is {request.transfer}, which is not over")
+        tensor = self._find(request)
+        if tensor is None:
+            return
+        if tensor.device != HOST or not tensor.nbytes:
+            self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer, tensor.nbytes)))
+            return
+        self._check_places()
+        lending: asyncio.Future[None] = self._loop.create_future()
+        self._lent[request.transfer] = (tensor, lending)
+        self._watch(tensor.nbytes, lending, DIRECT)
+        payload = pack_address(memory_address(tensor.buffer))
+        self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes, payload=payload)))
+
+    def _done(self, request: Request) -> None:
+        lent = self._lent.pop(request.transfer, None)
+        if lent is None:
+            raise InvalidMessageError("transfer", f"is {request.transfer}, of which nothing was asked")
+        tensor, lending = lent
+        if request.size == tensor.nbytes:
+            lending.set_result(None)
+        else:
+            lending.set_exception(LaneError("the peer could not copy it"))
+
+    def _release(self, request: Request) -> None:
+        self._server.store.release(request.tensor_id)
 
     def _find(self, request: Request) -> Tensor | None:
         """The tensor that is asked for; the reply says why not where it is None."""
@@ -160,11 +215,14 @@ class ServerLink(Link):
         tensor = self._find(request)
         if tensor is None:
             return
-        if len(self._sends) >= MAX_TRANSFERS:
-            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
+        self._check_places()
         self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
         if tensor.nbytes:
             self._send(tensor, request.tag)
+
+    def _check_places(self) -> None:
+        if len(self._sends) >= MAX_TRANSFERS:
+            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
 
     def _duplicate(self, request: Request) -> None:
         new_id = self._server.store.duplicate(request.tensor_id, request.lease)
@@ -179,28 +237,37 @@ class ServerLink(Link):
         self._context.prepare_device(tensor.device)
         sending = self.lane.send(tensor.buffer, tag)
         if sending.done():
-            self._sent(tensor.nbytes, sending)
-            return
+            self._sent(tensor.nbytes, None, sending)
+        else:
+            self._watch(tensor.nbytes, sending)
+
+    def _watch(self, size: int, sending: asyncio.Future[None], transports: frozenset[str] | None = None) -> None:
+        """Count a transfer that runs, and do not let it run for ever.
+
+        Args:
+            size: bytes.
+            sending: done when it is over.
+            transports: what it takes; by default what UCX has chosen, which is known at the end.
+        """
         # The consumer takes large tensors one by one: what it asked for before comes first, and takes its time as well.
-        self._queued += tensor.nbytes
+        self._queued += size
         seconds = self._config.transfer_timeout(self._queued)
         timer = self._loop.call_later(seconds, self.abort, f"the peer did not take its bytes within {seconds:g} s")
         self._sends.add(sending)
         sending.add_done_callback(lambda _: timer.cancel())
         sending.add_done_callback(self._sends.discard)
-        sending.add_done_callback(partial(self._dequeued, tensor.nbytes))
-        sending.add_done_callback(partial(self._sent, tensor.nbytes))
+        sending.add_done_callback(partial(self._dequeued, size))
+        sending.add_done_callback(partial(self._sent, size, transports))
 
     def _dequeued(self, size: int, _: asyncio.Future[None]) -> None:
         self._queued -= size
 
-    def _sent(self, size: int, sending: asyncio.Future[None]) -> None:
+    def _sent(self, size: int, transports: frozenset[str] | None, sending: asyncio.Future[None]) -> None:
         error = sending.exception()
         if error is not None:
             _LOG.info("a transfer to %s ended early: %s", self.peer, error)
             return
-        self._server.counters.bytes_sent += size
-        self._server.counters.transports |= self.transports
+        self._server.counters.send(size, transports or self.transports)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -209,6 +276,16 @@ class ServerLink(Link):
 
     def _not_greeted(self) -> None:
         self.abort("it did not greet in time")
+
+    _operations: ClassVar[Mapping[Operation, Callable[[ServerLink, Request], None]]] = {
+        Operation.READ: _read_out,
+        Operation.GET: _get,
+        Operation.DUPLICATE: _duplicate,
+        Operation.RELEASE: _release,
+        Operation.MEET: _meet,
+        Operation.LOCATE: _locate,
+        Operation.DONE: _done,
+    }
 
 
 class Server:

@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from tridist.errors import TransferError
+from tridist.errors import TransferError, TridistError
 from tridist.icp.devices import HOST, Device, load_cupy
 from tridist.icp.status import DataPlaneStatistics
 from tridist.icp.tensor_store import TensorStore
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
-from tridist.icp.ucx.connection import Connection, Connections, Outcome
+from tridist.icp.ucx.connection import Connection, Connections, Located, Outcome
 from tridist.icp.ucx.context import UcxContext, acquire, release
-from tridist.icp.ucx.control import IN_REPLY, MAX_PAYLOAD
+from tridist.icp.ucx.control import DIRECT, IN_REPLY, MAX_PAYLOAD
 from tridist.icp.ucx.server import Counters, Server
 from tridist.icp.ucx.thread import Calls, Ticket
 from tridist.icp.uninterrupted import to_the_end
@@ -138,9 +138,13 @@ class Session:
         if _is_small(size, device):
             connection.read(uri, size, partial(self._have_read, ticket, uri, size))
             return ticket.future
-        tag = secrets.randbits(64)
-        take = partial(self._take, connection, uri, size, tag, device)
-        if connection.begin(uri, size, tag, partial(self._have_begun, ticket, take)):
+        if device == HOST and connection.neighbourly:
+            begun = connection.locate(uri, size, partial(self._have_located, ticket, connection, uri, size))
+        else:
+            tag = secrets.randbits(64)
+            take = partial(self._take, connection, uri, size, tag, device)
+            begun = connection.begin(uri, size, tag, partial(self._have_begun, ticket, take))
+        if begun:
             return ticket.future
         ticket.settle(None)  # nobody waits for it yet
         return None
@@ -151,23 +155,38 @@ class Session:
         elif isinstance(outcome, bytearray):
             ticket.settle(self._read_bytes(outcome))
         else:
-            ticket.settle(None, outcome)
+            ticket.settle(None, _error(outcome))
 
     def _have_begun(self, ticket: Ticket[Any], take: Callable[[], Coroutine[Any, Any, Any]], outcome: Outcome) -> None:
         if outcome is None:
             self.calls.go_on(ticket, take())
-        elif not isinstance(outcome, bytearray):
-            ticket.settle(None, outcome)
+        else:
+            ticket.settle(None, _error(outcome))
+
+    def _have_located(
+        self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, outcome: Outcome
+    ) -> None:
+        def copied(buffer: Any, error: Exception | None) -> None:
+            if buffer is not None:
+                self.counters.fetch(size, DIRECT)
+                ticket.settle(buffer)
+            elif error is not None:
+                ticket.settle(None, error)
+            else:
+                self.calls.go_on(ticket, self._fetch_through_ucx(connection, uri, size, HOST))
+
+        if isinstance(outcome, Located):
+            connection.copy(uri, size, outcome, partial(self._allocate_for, uri, size, HOST), copied)
+        else:
+            copied(None, _error(outcome))
 
     async def _take(self, connection: Connection, uri: TensorUri, size: int, tag: int, device: Device) -> Any:
         buffer = await connection.take(uri, size, tag, partial(self._allocate_for, uri, size, device))
-        self._count(connection, size)
+        self.counters.fetch(size, connection.transports)
         return buffer
 
     def _read_bytes(self, payload: bytearray) -> Any:
-        self.counters.fetched += 1
-        self.counters.bytes_received += len(payload)
-        self.counters.transports |= IN_REPLY
+        self.counters.fetch(len(payload), IN_REPLY)
         return np.frombuffer(payload, dtype=np.uint8)
 
     async def _fetch(self, uri: TensorUri, size: int, device: Device, *, small: bool) -> Any:
@@ -176,17 +195,21 @@ class Session:
             outcome = await connection.fetch_small(uri, size)
             if isinstance(outcome, bytearray):
                 return self._read_bytes(outcome)
-            if outcome is not None:
-                raise outcome
+            error = _error(outcome)
+            if error is not None:
+                raise error
+        if device == HOST:
+            buffer = await connection.fetch_directly(uri, size, partial(self._allocate_for, uri, size, device))
+            if buffer is not None:
+                self.counters.fetch(size, DIRECT)
+                return buffer
+        return await self._fetch_through_ucx(connection, uri, size, device)
+
+    async def _fetch_through_ucx(self, connection: Connection, uri: TensorUri, size: int, device: Device) -> Any:
         buffer = self._allocate_for(uri, size, device)
         await connection.fetch(uri, size, buffer)
-        self._count(connection, size)
+        self.counters.fetch(size, connection.transports)
         return buffer
-
-    def _count(self, connection: Connection, size: int) -> None:
-        self.counters.fetched += 1
-        self.counters.bytes_received += size
-        self.counters.transports |= connection.transports
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
         """Another id for the tensor."""
@@ -241,6 +264,10 @@ class Session:
             # The pool hands out memory that work queued on the stream may still use; UCX does not wait for streams.
             cupy.cuda.get_current_stream().synchronize()
         return buffer
+
+
+def _error(outcome: Outcome) -> TridistError | None:
+    return outcome if isinstance(outcome, TridistError) else None
 
 
 def _is_small(size: int, device: Device) -> bool:

@@ -70,7 +70,7 @@ class Ticket(Generic[T]):
     def settle(self, result: T | None, error: Exception | None = None) -> None:
         """Give the waiting side its result or its error; the first time counts. From any thread."""
         self._tickets.discard(self)
-        _deliver(self._waiter, self.future, result, error)
+        deliver(self._waiter, self.future, result, error)
 
 
 class Calls:
@@ -157,7 +157,7 @@ class Calls:
     ) -> None:
         if self._closed:
             coroutine.close()
-            _deliver(waiter, future, None, PlaneClosedError(self._owner))
+            deliver(waiter, future, None, PlaneClosedError(self._owner))
             return
         task = self._loop.create_task(self._finish(coroutine, waiter, future))
         self._tasks.add(task)
@@ -172,19 +172,20 @@ class Calls:
         try:
             result = await coroutine
         except asyncio.CancelledError:
-            _deliver(waiter, future, None, PlaneClosedError(self._owner))
+            deliver(waiter, future, None, PlaneClosedError(self._owner))
         except Exception as error:  # noqa: BLE001 (handed to the one who waits)
-            _deliver(waiter, future, None, error)
+            deliver(waiter, future, None, error)
         else:
-            _deliver(waiter, future, result, None)
+            deliver(waiter, future, result, None)
 
 
-def _deliver(
+def deliver(
     waiter: asyncio.AbstractEventLoop | None,
     future: asyncio.Future[T] | None,
     result: T | None,
     error: Exception | None,
 ) -> None:
+    """Settle a future of the loop ``waiter`` from any thread, unless it is settled; None has nobody to tell."""
     if waiter is None or future is None:
         return
     try:

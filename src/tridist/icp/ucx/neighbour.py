@@ -1,0 +1,229 @@
+"""Neighbours: peers that are processes of the same user on this machine, and how one is told from who says it is one.
+
+A consumer copies a neighbour's tensors straight out of its memory. What it must not do is read the memory of a process
+that its peer has merely named: the peer could have it read anybody's. So no process id is ever taken from a message.
+
+    consumer   listens on a Unix socket with a random name, and tells the peer name and token over the control stream,
+               on which both have proved the secret
+    producer   connects to that socket; if its owner is of the same user, says the token there
+    consumer   asks the kernel who has connected; tries to read that process's memory, where the token has to be
+
+That the token is said there shows that it is our peer who has connected; which process that is, and of which user, is
+the kernel's word, in this process's own numbering. A peer on another machine, in another network namespace or behind a
+proxy cannot reach the socket. A process id could be another process's by the time that it is used: the process has to
+be older than the socket, and is held by a descriptor that shows its end.
+
+Whoever gets this far is trusted with nothing new: processes of one user may read each other's memory anyhow, where the
+kernel lets them, and where it does not it refuses these reads as well. Then everything goes through UCX as before.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import os
+import secrets
+import select
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+
+from tridist.icp.ucx.process_memory import read_memory
+
+_LOG = logging.getLogger(__name__)
+
+_NAME_SIZE = 16
+_TOKEN = struct.Struct("<Q")
+_ADDRESS = struct.Struct("<Q")
+_CREDENTIALS = struct.Struct("iII")
+_CALLERS = 8
+"""Connections to look at: anybody of this machine can see the socket's name and connect, the token is what counts."""
+
+_STARTED = 19
+"""Which field of ``/proc/<pid>/stat`` after the process's name is the time of its start, in ticks since boot."""
+
+
+class Neighbour:
+    """A process whose memory may be read.
+
+    Attributes:
+        pid: its number here.
+    """
+
+    def __init__(self, pid: int, handle: int) -> None:
+        self.pid = pid
+        self._handle: int | None = handle
+        self._lock = threading.Lock()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended, nor `close` was called; from any thread.
+
+        What was read before this said so was this process's, and no later one's with its number.
+        """
+        poller = select.poll()
+        with self._lock:
+            if self._handle is None:
+                return False
+            poller.register(self._handle, select.POLLIN)
+            return not poller.poll(0)
+
+    def read(self, source: int, target: int, size: int) -> None:
+        """Copy ``size`` bytes from address ``source`` over there to ``target`` here; raises as `read_memory` does."""
+        read_memory(self.pid, source, target, size)
+
+    def close(self) -> None:
+        """Forget it."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            os.close(handle)
+
+
+class Doorbell:
+    """The consumer's side of getting to know one peer.
+
+    Attributes:
+        name: of the socket, as 32 hexadecimal digits; to be told to the peer.
+        token: a number to be told to the peer, and to nobody else.
+
+    Raises:
+        OSError: there is no such socket to be had.
+    """
+
+    def __init__(self) -> None:
+        self.name = secrets.token_hex(_NAME_SIZE)
+        self.token = secrets.randbits(64)
+        self._since = _ticks_since_boot()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            self._socket.bind(_address(self.name))
+            self._socket.listen(_CALLERS)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def answer(self, evidence: int) -> Neighbour | None:
+        """Who has rung; None when nobody has, or nobody whose memory can be read.
+
+        Args:
+            evidence: the address at which the peer says that it has name and token.
+        """
+        for _ in range(_CALLERS):
+            try:
+                caller, _ = self._socket.accept()
+            except OSError:
+                return None
+            with caller:
+                if self._says_token(caller):
+                    return self._recognise(caller, evidence)
+        return None
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._socket.close()
+
+    def _says_token(self, caller: socket.socket) -> bool:
+        try:
+            return hmac.compare_digest(caller.recv(_TOKEN.size, socket.MSG_DONTWAIT), _TOKEN.pack(self.token))
+        except OSError:
+            return False
+
+    def _recognise(self, caller: socket.socket, evidence: int) -> Neighbour | None:
+        pid, user = _who(caller)
+        if pid <= 0 or user != os.geteuid():
+            return None
+        try:
+            found = Neighbour(pid, os.pidfd_open(pid))
+        except (OSError, AttributeError):  # no such call in this kernel, or this Python
+            return None
+        try:
+            if _started(pid) < self._since and self._holds_evidence(found, evidence) and found.alive:
+                return found
+        except OSError as error:
+            _LOG.debug("the memory of process %d cannot be read: %s", pid, error)
+        found.close()
+        return None
+
+    def _holds_evidence(self, found: Neighbour, address: int) -> bool:
+        expected = _evidence(self.name, self.token)
+        seen = np.empty(len(expected), np.uint8)
+        found.read(address, memory_address(seen), len(expected))
+        return hmac.compare_digest(seen.tobytes(), expected)
+
+
+def ring(name: str, token: int) -> Evidence | None:
+    """The producer's side: show a consumer which process this is, if the consumer is of this user.
+
+    Returns:
+        What the consumer will look for in this process's memory; None when there is no such socket here, or it is
+        another user's.
+    """
+    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as bell:
+        bell.connect(_address(name))
+        _, user = _who(bell)
+        if user == os.geteuid():
+            bell.send(_TOKEN.pack(token))
+            return Evidence(name, token)
+    return None
+
+
+class Evidence:
+    """Bytes in this process's memory that a consumer knows.
+
+    Attributes:
+        address: where they are, for as long as this lives.
+    """
+
+    def __init__(self, name: str, token: int) -> None:
+        self._bytes = np.frombuffer(bytearray(_evidence(name, token)), np.uint8)
+        self.address = memory_address(self._bytes)
+
+
+def memory_address(array: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
+    """Where the bytes of a flat, contiguous array are."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def pack_address(address: int) -> bytes:
+    """An address as the payload of a reply."""
+    return _ADDRESS.pack(address)
+
+
+def unpack_address(payload: bytes | bytearray | memoryview) -> int | None:
+    """The address that is a reply's payload; None when it is none."""
+    if len(payload) != _ADDRESS.size:
+        return None
+    (address,) = _ADDRESS.unpack(payload)
+    return int(address)
+
+
+def _evidence(name: str, token: int) -> bytes:
+    return bytes.fromhex(name) + _TOKEN.pack(token)
+
+
+def _address(name: str) -> bytes:
+    # Abstract (a leading zero): no file, so nothing to remove, and none in another network namespace.
+    return b"\0tridist-" + name.encode()
+
+
+def _who(peer: socket.socket) -> tuple[int, int]:
+    """Process id and user id of the other end when it connected or began to listen; 0 for a process not seen here."""
+    pid, user, _ = _CREDENTIALS.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+    return pid, user
+
+
+def _started(pid: int) -> int:
+    # The name is in parentheses, and may have anything in it.
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return int(fields[_STARTED])
+
+
+def _ticks_since_boot() -> int:
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * os.sysconf("SC_CLK_TCK"))

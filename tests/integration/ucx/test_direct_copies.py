@@ -1,0 +1,411 @@
+"""Tensors that are copied straight out of another process's memory: who may, and what happens when something ends."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import select
+import signal
+import threading
+
+import numpy as np
+import psutil
+import pytest
+
+from support.ucx_peer import content
+from support.ucx_strangers import Stranger, lane_address, stranger_listens
+from support.waiting import until
+from tridist import errors
+from tridist.icp.data_types import DataType
+from tridist.icp.messages import TensorReference
+from tridist.icp.ucx import neighbour as neighbour_module
+from tridist.icp.ucx.connection import MAX_TRANSFERS
+from tridist.icp.ucx.control import Operation, Proof, Reply, Request, Status
+from tridist.icp.ucx.neighbour import Doorbell, Evidence, Neighbour, pack_address, unpack_address
+
+SIZE = (16 << 20) + 3
+MEDIUM = 300_000
+SOON = 20.0
+LONG = 60.0
+
+
+@pytest.fixture
+async def plane(open_plane):
+    return await open_plane(connect_timeout=LONG, request_timeout=LONG)
+
+
+@pytest.fixture
+async def address():
+    async with lane_address() as made:
+        yield made
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Puts something before every piece that is read; `Reads.real` reads it."""
+    return Reads(monkeypatch)
+
+
+class Reads:
+    def __init__(self, monkeypatch):
+        self.real = Neighbour.read
+        self._monkeypatch = monkeypatch
+
+    def become(self, function):
+        self._monkeypatch.setattr(Neighbour, "read", function)
+
+
+def used(plane):
+    return set(plane.statistics().transports)
+
+
+async def gets(plane, reference, seed):
+    tensor = await asyncio.wait_for(plane.get(reference), SOON)
+    np.testing.assert_array_equal(tensor.numpy(), content(reference.size, seed))
+
+
+async def holds_nothing(peer, bytes_sent):
+    """The producer has counted what went out, and keeps nothing for anybody."""
+
+    async def so():
+        statistics = await peer.ask("statistics")
+        return (statistics["bytes_sent"], statistics["bytes_held"]) == (bytes_sent, 0)
+
+    await until(so)
+
+
+# -- that it is done -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [131_073, MEDIUM, (1 << 20) - 1, SIZE])
+async def test_bytes_are_copied_by_the_consumer(plane, peer, size):
+    reference = await peer.put(size, seed=1)
+    for _ in range(3):
+        await gets(plane, reference, 1)
+    await plane.release(reference)
+    assert used(plane) == {"direct"}
+    assert (plane.statistics().fetched, plane.statistics().bytes_received) == (3, 3 * size)
+    await holds_nothing(peer, 3 * size)
+    assert (await peer.ask("statistics"))["transports"] == ["direct"]
+
+
+async def test_an_empty_tensor(plane, peer):
+    reference = await peer.put(0)
+    assert (await plane.get(reference)).nbytes == 0
+
+
+async def test_the_copy_is_private_and_the_tensors_memory_is_used_again(plane, peer):
+    reference = await peer.put(SIZE, seed=2)
+    first = (await plane.get(reference)).numpy()
+    place = first.__array_interface__["data"][0]
+    first[:] = 0
+    await gets(plane, reference, 2)
+    del first
+    # The same memory, or that of the get between, in some turn: a thread may hold it for a moment longer.
+    places = set()
+    for _ in range(20):
+        places.add((await plane.get(reference)).numpy().__array_interface__["data"][0])
+        await asyncio.sleep(0.01)
+    assert place in places
+    assert len(places) <= 3
+
+
+@pytest.mark.parametrize("side", ["consumer", "producer"])
+async def test_either_side_can_do_without(open_plane, start_peer, side):
+    off, on = {"direct_copies": False}, {}
+    plane = await open_plane(**(off if side == "consumer" else on))
+    peer = await start_peer(**(off if side == "producer" else on))
+    await gets(plane, await peer.put(SIZE, seed=3), 3)
+    assert "direct" not in used(plane)
+    assert "cma" in used(plane)
+
+
+async def test_with_a_secret_too(open_plane, start_peer):
+    plane, peer = await open_plane(secret="s3"), await start_peer(secret="s3")  # noqa: S106 (a test's)
+    await gets(plane, await peer.put(SIZE, seed=3), 3)
+    assert used(plane) == {"direct"}
+
+
+# -- the kernel says no --------------------------------------------------------------------------------------------
+
+
+async def test_where_the_kernel_forbids_it_ucx_does_it(start_peer):
+    producer, consumer = await start_peer(), await start_peer(refuse_reads=True)
+    reference = await producer.put(SIZE, seed=4)
+    assert await consumer.ask("get", uri=reference.uri, size=SIZE, seed=4, times=2) is True
+    statistics = await consumer.ask("statistics")
+    assert "direct" not in statistics["transports"]
+    assert "posix" in statistics["transports"]
+    assert (statistics["fetched"], statistics["bytes_received"]) == (2, 2 * SIZE)
+    # The other way round it may be done.
+    theirs = await consumer.put(SIZE, seed=5)
+    assert await producer.ask("get", uri=theirs.uri, size=SIZE, seed=5) is True
+    assert (await producer.ask("statistics"))["transports"] == ["cma", "direct", "posix"]
+
+
+@pytest.mark.parametrize("number", [errno.EFAULT, errno.EPERM])
+async def test_what_the_kernel_does_not_copy_comes_through_ucx(plane, peer, reads, number):
+    reference = await peer.put(SIZE, seed=5)
+    await gets(plane, reference, 5)
+    pieces = []
+
+    def refuse_the_second(neighbour, *piece):
+        pieces.append(piece)
+        if len(pieces) > 1:
+            raise OSError(number, "refused")
+        reads.real(neighbour, *piece)
+
+    reads.become(refuse_the_second)
+    await gets(plane, reference, 5)
+    assert len(pieces) > 1
+    assert used(plane) > {"direct", "posix"}
+    assert plane.statistics().fetched == 2
+    await plane.release(reference)
+    await holds_nothing(peer, 2 * SIZE)
+
+
+# -- the producer ends ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("piece", ["first", "second", "last"])
+async def test_a_producer_killed_in_the_middle_of_a_copy(plane, peer, reads, piece):
+    reference = await peer.put(SIZE, seed=6)
+    await gets(plane, reference, 6)
+    done, killed, lock = [], threading.Event(), threading.Lock()
+
+    def kill():
+        end = os.pidfd_open(peer.process.pid)
+        os.kill(peer.process.pid, signal.SIGKILL)
+        select.select([end], [], [])
+        os.close(end)
+        killed.set()
+
+    def read(neighbour, source, target, size):
+        if piece == "last":
+            reads.real(neighbour, source, target, size)
+        with lock:
+            done.append(size)
+            now = sum(done) == SIZE if piece == "last" else len(done) == (1 if piece == "first" else 2)
+            if now:
+                kill()
+        if piece != "last":
+            reads.real(neighbour, source, target, size)
+
+    reads.become(read)
+    with pytest.raises(errors.TransferError):
+        await asyncio.wait_for(plane.get(reference), SOON)
+    await until(killed.is_set)  # the end of the connection may be seen before that of the process
+    with pytest.raises(errors.TransferError):
+        await asyncio.wait_for(plane.get(reference), SOON)
+
+
+async def test_bytes_that_came_after_the_producer_let_go_are_not_given_out(open_plane, peer, reads):
+    """The copy itself succeeds; its memory was another's by then."""
+    plane = await open_plane(connect_timeout=LONG, request_timeout=LONG)
+    uri = await peer.ask("put_and_scribble", size=SIZE, seed=7)
+    reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=uri)
+    await gets(plane, reference, 7)
+    reading, go_on = threading.Event(), threading.Event()
+
+    def read(neighbour, *piece):
+        reading.set()
+        go_on.wait(SOON)
+        reads.real(neighbour, *piece)
+
+    reads.become(read)
+    getting = asyncio.ensure_future(plane.get(reference))
+    await until(reading.is_set)
+    await peer.ask("abort_and_scribble", after=0)
+    go_on.set()
+    with pytest.raises(errors.TransferError):
+        await asyncio.wait_for(getting, SOON)
+
+
+# -- copies that take their time -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def held_up(reads):
+    """Reads of large tensors wait until this is set."""
+    go_on = threading.Event()
+
+    def read(neighbour, source, target, size):
+        if size > MEDIUM:
+            go_on.wait(LONG)
+        reads.real(neighbour, source, target, size)
+
+    reads.become(read)
+    yield go_on
+    go_on.set()
+
+
+async def test_a_copy_that_hangs_ends_in_time_and_holds_nobody_else_up(open_plane, start_peer, held_up):
+    hanging, other = await start_peer(), await start_peer()
+    plane = await open_plane(request_timeout=1.0, connect_timeout=LONG, minimum_rate=1e9)
+    large, small, elsewhere = (
+        await hanging.put(SIZE),
+        await hanging.put(MEDIUM, seed=1),
+        await other.put(MEDIUM, seed=2),
+    )
+    await gets(plane, small, 1)
+    await gets(plane, elsewhere, 2)
+    getting = asyncio.ensure_future(plane.get(large))
+    await gets(plane, small, 1)
+    await gets(plane, elsewhere, 2)
+    with pytest.raises(errors.TransferError, match="in time"):
+        await asyncio.wait_for(getting, SOON)
+    # A new connection, and threads of its own: the old ones still wait.
+    await gets(plane, small, 1)
+
+
+async def test_cancelling_does_not_wait_for_the_copy(plane, peer, held_up):
+    reference, small = await peer.put(SIZE, seed=8), await peer.put(MEDIUM, seed=9)
+    await gets(plane, small, 9)
+    getting = asyncio.ensure_future(plane.get(reference))
+    await asyncio.sleep(0.05)
+    getting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.wait_for(getting, SOON)
+    assert not held_up.is_set()
+    held_up.set()
+    await gets(plane, reference, 8)
+
+
+async def test_close_and_abort_do_not_wait_for_a_copy_that_hangs(open_plane, peer, held_up):
+    plane = await open_plane(close_grace=0.1, connect_timeout=LONG, request_timeout=LONG)
+    reference = await peer.put(SIZE)
+    await gets(plane, await peer.put(MEDIUM, seed=9), 9)
+    getting = asyncio.ensure_future(plane.get(reference))
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(plane.close(), SOON)
+    with pytest.raises(errors.PlaneClosedError):
+        await getting
+    held_up.set()
+    await until(lambda: not [thread for thread in threading.enumerate() if "tridist-copy" in thread.name])
+
+
+# -- peers that do not behave --------------------------------------------------------------------------------------
+
+
+async def test_a_producer_cannot_name_a_process(open_plane, address, reads):
+    """It says where evidence is, and a process of this user has it there; but nobody has rung."""
+    plane, asked, read = await open_plane(connect_timeout=LONG, request_timeout=0.5), [], []
+    reads.become(lambda *piece: read.append(piece))
+
+    async def lie(stranger):
+        await stranger.greet_as_producer(None, address)
+        while request := await stranger.next():
+            asked.append(request.operation)
+            evidence = Evidence(request.tensor_id, request.tag)
+            await stranger.send(
+                Reply(Status.OK, request.transfer, request.size, payload=pack_address(evidence.address))
+            )
+
+    async with stranger_listens(lie) as port:
+        reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=f"ucp://127.0.0.1:{port}/{'0' * 32}")
+        with pytest.raises(errors.TransferError):
+            await asyncio.wait_for(plane.get(reference), SOON + SIZE / 10e6)
+    assert asked[:2] == [Operation.MEET, Operation.GET]
+    assert Operation.LOCATE not in asked
+    assert not read
+
+
+async def greeted(plane, address):
+    stranger = await Stranger.to(plane.address)
+    assert isinstance(await stranger.greet_as_consumer(None, address), Proof)
+    return stranger
+
+
+async def meet(stranger):
+    """Become a neighbour; the address of the evidence."""
+    bell = Doorbell()
+    try:
+        await stranger.send(Request(Operation.MEET, 1, bell.name, tag=bell.token))
+        reply = await stranger.next()
+        assert reply.status is Status.OK
+        return unpack_address(reply.payload)
+    finally:
+        bell.close()
+
+
+async def test_who_is_no_neighbour_hears_no_address(plane, address):
+    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
+    stranger = await greeted(plane, address)
+    await stranger.send(Request(Operation.MEET, 1, "0" * 32, tag=1))
+    assert await stranger.next() == Reply(Status.NOT_THIS_WAY, 1)
+    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=SIZE))
+    assert await stranger.next() is None
+    stranger.close()
+
+
+async def test_a_consumer_of_another_user_is_no_neighbour(plane, address, monkeypatch):
+    monkeypatch.setattr(neighbour_module.os, "geteuid", lambda: os.getuid() + 1)
+    stranger, bell = await greeted(plane, address), Doorbell()
+    await stranger.send(Request(Operation.MEET, 1, bell.name, tag=bell.token))
+    assert await stranger.next() == Reply(Status.NOT_THIS_WAY, 1)
+    bell.close()
+    stranger.close()
+
+
+@pytest.mark.parametrize("size", [0, SIZE - 1, SIZE + 1, 2**64 - 1])
+async def test_a_neighbour_that_asks_for_another_size_hears_no_address(plane, address, size):
+    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=size))
+    assert await stranger.next() == Reply(Status.SIZE_DIFFERS, 2, SIZE)
+    stranger.close()
+
+
+@pytest.mark.parametrize("again", [Operation.LOCATE, Operation.DONE])
+async def test_a_neighbour_that_mixes_its_numbers_up_is_hung_up_on(plane, address, again):
+    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=SIZE))
+    assert (await stranger.next()).status is Status.OK
+    await stranger.send(Request(again, 2 if again is Operation.LOCATE else 3, tensor_id, size=SIZE))
+    assert await stranger.next() is None
+    stranger.close()
+
+
+async def test_a_neighbour_that_is_never_done_keeps_no_memory_for_ever(open_plane, address):
+    plane = await open_plane(request_timeout=0.5, minimum_rate=1e9)
+    array = content(SIZE, 1)
+    reference = plane.put(array, inline=False)
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    await stranger.send(Request(Operation.LOCATE, 2, reference.uri[-32:], size=SIZE))
+    assert (await stranger.next()).status is Status.OK
+    await plane.release(reference)
+    assert await stranger.next() is None  # hung up on
+    assert plane.statistics().bytes_sent == 0
+    stranger.close()
+
+
+async def test_a_neighbour_cannot_ask_for_ever(plane, address):
+    tensor_id = plane.put(np.zeros(1 << 20, np.uint8), inline=False).uri[-32:]
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    asked = (Request(Operation.LOCATE, n, tensor_id, size=1 << 20) for n in range(MAX_TRANSFERS + 1))
+    await stranger.send(*asked)
+    replies = 0
+    while await stranger.next() is not None:
+        replies += 1
+    assert replies <= MAX_TRANSFERS
+    stranger.close()
+
+
+async def test_nothing_is_left_behind(open_plane, peer):
+    reference = await peer.put(SIZE, seed=1)
+    warm = await open_plane()
+    await gets(warm, reference, 1)
+    await warm.close()
+    before = psutil.Process().num_fds()
+    for _ in range(3):
+        plane = await open_plane()
+        await gets(plane, reference, 1)
+        await plane.close()
+    await until(lambda: psutil.Process().num_fds() == before)
+    await until(lambda: not [thread for thread in threading.enumerate() if "tridist-copy" in thread.name])

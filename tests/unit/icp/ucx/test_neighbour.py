@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from tridist.icp.ucx import neighbour
+from tridist.icp.ucx.neighbour import Doorbell, Evidence, memory_address, pack_address, ring, unpack_address
+
+CHILD = """
+import sys
+from tridist.icp.ucx.neighbour import ring
+print("here", flush=True)
+for line in sys.stdin:
+    name, token = line.split()
+    evidence = ring(name, int(token))
+    print(evidence.address if evidence else 0, flush=True)
+"""
+
+
+@pytest.fixture
+def start_child():
+    """Starts processes that ring where they are told; a call of what it returns gives the address of the evidence."""
+    started = []
+
+    def start():
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "here\n"
+
+        def rings(bell, token=None):
+            process.stdin.write(f"{bell.name} {bell.token if token is None else token}\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
+
+        return process, rings
+
+    yield start
+    for process in started:
+        process.kill()
+        process.stdin.close()
+        process.stdout.close()
+        process.wait()
+
+
+@pytest.fixture
+def make_bell():
+    made = []
+
+    def make():
+        made.append(Doorbell())
+        return made[-1]
+
+    yield make
+    for bell in made:
+        bell.close()
+
+
+@pytest.fixture
+def bell(make_bell):
+    return make_bell()
+
+
+def test_the_kernel_says_who_has_rung(start_child, make_bell):
+    process, rings = start_child()
+    bell = make_bell()
+    found = bell.answer(rings(bell))
+    assert found.pid == process.pid
+    assert found.alive
+    process.kill()
+    process.wait()
+    assert not found.alive
+    found.close()
+
+
+def test_nobody_rings(bell):
+    assert bell.answer(0) is None
+
+
+def test_one_without_the_token_is_nobody(start_child, make_bell):
+    _, rings = start_child()
+    bell = make_bell()
+    assert bell.answer(rings(bell, token=bell.token ^ 1)) is None
+
+
+def test_others_who_see_the_name_do_not_get_in_the_way(start_child, make_bell):
+    process, rings = start_child()
+    bell = make_bell()
+    with socket.socket(socket.AF_UNIX) as silent, socket.socket(socket.AF_UNIX) as talks:
+        for stranger in (silent, talks):
+            stranger.connect(b"\0tridist-" + bell.name.encode())
+        talks.send(b"GET / HTTP/1.1\r\n\r\n")
+        found = bell.answer(rings(bell))
+    assert found.pid == process.pid
+    found.close()
+
+
+def test_one_that_names_an_address_where_the_evidence_is_not(start_child, make_bell):
+    """As would be when another process than the peer had got its number: the peer's evidence is not in that one."""
+    (_, rings), (_, others) = start_child(), start_child()
+    bell = make_bell()
+    address = rings(bell)
+    assert address
+    other = make_bell()
+    assert others(other)
+    # Evidence of one meeting is none in another.
+    assert other.answer(address) is None
+    for wrong in (0, 8, 2**64 - 8, memory_address(np.zeros(100, np.uint8))):
+        again = make_bell()
+        assert rings(again)
+        assert again.answer(wrong) is None
+
+
+def test_a_process_that_is_younger_than_the_question_is_not_trusted(start_child, bell):
+    """It may have got the number of one that answered and ended."""
+    _, rings = start_child()
+    assert bell.answer(rings(bell)) is None
+
+
+def test_a_process_of_another_user_is_no_neighbour(start_child, make_bell, monkeypatch):
+    _, rings = start_child()
+    bell = make_bell()
+    address = rings(bell)
+    assert address
+    monkeypatch.setattr(neighbour.os, "geteuid", lambda: os.getuid() + 1)
+    assert bell.answer(address) is None
+
+
+def test_another_users_bell_is_not_rung(bell, monkeypatch):
+    monkeypatch.setattr(neighbour.os, "geteuid", lambda: os.getuid() + 1)
+    assert ring(bell.name, bell.token) is None
+    monkeypatch.undo()
+    assert bell.answer(Evidence(bell.name, bell.token).address) is None
+
+
+def test_a_bell_that_is_not_there(bell):
+    assert ring("0" * 32, 1) is None
+    bell.close()
+    assert ring(bell.name, bell.token) is None
+
+
+def test_memory_that_the_kernel_keeps_to_itself(start_child, make_bell, monkeypatch):
+    _, rings = start_child()
+    bell = make_bell()
+    address = rings(bell)
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(neighbour, "read_memory", refuse)
+    before = psutil.Process().num_fds()
+    assert bell.answer(address) is None
+    assert psutil.Process().num_fds() == before
+
+
+@pytest.mark.parametrize("address", [0, 1, 2**47, 2**64 - 1])
+def test_addresses_survive(address):
+    assert unpack_address(pack_address(address)) == address
+
+
+@pytest.mark.parametrize("payload", [b"", b"1234567", b"123456789"])
+def test_what_is_no_address(payload):
+    assert unpack_address(payload) is None
