@@ -27,7 +27,8 @@ class DataPlaneStatistics:
         references: references that are open now.
         bytes_held: bytes of the tensors behind them.
         transports: what the transfers used, by UCX's names (``posix``, ``cma``, ``tcp``, ``cuda_ipc``, …),
-            and ``control`` for small tensors that came with the reply.
+            ``control`` for small tensors that came with the reply, and ``direct`` for those that were copied straight
+            from the producer's memory.
     """
 
     inlined: int = 0

@@ -119,6 +119,7 @@ async def test_ucx_reports_transports_and_a_bandwidth():
     outcome = finding.outcome
     assert outcome.status == "ok", outcome.summary
     assert not {"tcp"}.issuperset(outcome.facts["transports"])
+    assert outcome.facts["direct"] is True
     assert outcome.facts["gigabytes_per_second"] > 0.1
 
 

@@ -1,10 +1,15 @@
-"""The check of the data plane: which transports UCX takes between two processes of this machine, and how fast."""
+"""The check of the data plane: how fast tensors move between two processes of this machine, and over what.
+
+Copies out of the producer's memory do without UCX, but between processes of different users or machines it is needed:
+so it is looked at in any case.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
 import time
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 
@@ -26,18 +31,20 @@ _PACKAGES = ("ucxx-cu12", "libucx-cu12", "ucxx-cu13", "libucx-cu13")
 
 
 def check_ucx(settings: CheckSettings) -> Outcome:
-    """Fetch a large tensor from another process, a few times."""
+    """Fetch a large tensor from another process, a few times, as configured and through UCX."""
     load_ucxx()
-    statistics, seconds = _measure(settings.planes.tensors)
+    usual, seconds, through_ucx = _measure(settings.planes.tensors)
     rate = _SIZE / seconds / _GIGA
-    transports = sorted(statistics.transports)
+    direct, transports = set(usual.transports) - set(through_ucx.transports), sorted(through_ucx.transports)
     facts = {
         "transports": transports,
+        "direct": bool(direct),
         "gigabytes_per_second": round(rate, 2),
         "versions": _versions(),
         "secret": settings.planes.tensors.secret is not None,
     }
-    summary = f"{rate:.1f} GB/s between two processes ({_SIZE >> 20} MiB), over {', '.join(transports) or 'unknown'}"
+    over = f"{', '.join(transports) or 'unknown'}{' (UCX), and without it' if direct else ''}"
+    summary = f"{rate:.1f} GB/s between two processes ({_SIZE >> 20} MiB), over {over}"
     if settings.planes.tensors.secret is None:
         summary += "; no secret is set, so this machine only"
     if transports and _NETWORK.issuperset(transports):
@@ -49,8 +56,8 @@ def check_ucx(settings: CheckSettings) -> Outcome:
     return Outcome(status="ok", summary=summary, facts=facts)
 
 
-def _measure(config: UcpDataPlaneConfig) -> tuple[DataPlaneStatistics, float]:
-    """What a data plane says after it fetched, and the seconds of its best fetch."""
+def _measure(config: UcpDataPlaneConfig) -> tuple[DataPlaneStatistics, float, DataPlaneStatistics]:
+    """What a data plane says after it fetched, the seconds of its best fetch, and what one says that used UCX."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     peer = context.Process(target=_serve, args=(theirs, config), daemon=True)
@@ -59,7 +66,9 @@ def _measure(config: UcpDataPlaneConfig) -> tuple[DataPlaneStatistics, float]:
         if not ours.poll(_START_SECONDS):
             raise TimeoutError("the other process did not start")
         reference: TensorReference = ours.recv()
-        return asyncio.run(_fetch(config, reference))
+        statistics, seconds = asyncio.run(_fetch(config, reference))
+        through_ucx, _ = asyncio.run(_fetch(replace(config, direct_copies=False), reference))
+        return statistics, seconds, through_ucx
     finally:
         ours.close()  # it ends when its end of the pipe does
         peer.join(_START_SECONDS)
