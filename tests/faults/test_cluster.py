@@ -14,7 +14,7 @@ from support.operators_faults import SLOW
 from support.waiting import until
 from tridist.client import Client
 from tridist.deployment import Deployment
-from tridist.icp.nats import DeliveryConfig, StreamConfig
+from tridist.icp.nats import DeliveryConfig, NatsConfig, StreamConfig
 from tridist.icp.planes import PlanesConfig
 from tridist.icp.subjects import OperatorSubjects
 
@@ -25,7 +25,10 @@ SECONDS = 90.0
 async def test_a_killed_stream_leader_under_load_loses_nothing():
     async with nats_cluster() as cluster:
         planes = PlanesConfig(
-            namespace="cluster", streams=StreamConfig(replicas=3), delivery=DeliveryConfig(ack_wait=2.0)
+            namespace="cluster",
+            nats=NatsConfig(patience=SECONDS),  # an election takes seconds, and more on a busy machine
+            streams=StreamConfig(replicas=3),
+            delivery=DeliveryConfig(ack_wait=2.0),
         )
         workers = replicas(operator("slow", SLOW, seconds=0.05), count=2)
         config = deployment(workers, url=cluster.url, planes=planes)

@@ -225,3 +225,17 @@ async def reconnect(plane):
     plane._connection.on_reconnect.append(back.set)
     plane._connection._client._transport.close()
     await asyncio.wait_for(back.wait(), SOON)
+
+
+async def test_a_cluster_that_says_nothing_while_it_has_no_leader_does_not_fail_a_post(client, monkeypatch):
+    streams = client._poster._streams
+    ensure = streams.ensure
+
+    async def unanswered(_):
+        monkeypatch.setattr(streams, "ensure", ensure)
+        raise ConnectionFailedError("nats://somewhere", "no answer on $JS.API.STREAM.CREATE within 5 s")
+
+    monkeypatch.setattr(streams, "ensure", unanswered)
+    stream = await asyncio.wait_for(client.post_request(a_request()), SOON)
+    async with serving(client, "echo"):
+        assert await one_of(stream)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import time
 from collections.abc import Awaitable, Callable
 
@@ -27,6 +28,8 @@ from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.queueing import WhenFull, wait_for_room
 from tridist.icp.request_plane import has_expired
 from tridist.icp.response_stream import ResponseStream
+
+_log = logging.getLogger(__name__)
 
 NOT_TAKEN = (RefusedError, OverloadedError, DuplicateRequestError, UnservedError)
 """What posting raises when no worker can ever see the request."""
@@ -173,6 +176,11 @@ class Poster:
         except RefusedError as error:
             if error.server_code != _UNAVAILABLE:
                 raise await self._refused(key, error) from error
+        except ConnectionFailedError as error:
+            # A cluster without a leader says nothing. Its streams may be there all the same: publishing tells.
+            _log.warning(
+                "%s.v%d: the stream may have to be made: %s", subjects.operator, subjects.version, error.reason
+            )
 
     async def _refused(self, key: ConsumerKey, error: RefusedError) -> TridistError:
         unit = full_unit(error)
