@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -46,6 +47,24 @@ class Process(Operator):
             while not _exists(str(request.parameters["path"])):  # noqa: ASYNC110 (another process makes it)
                 await asyncio.sleep(0.02)
         return OperatorResponse({"pid": np.int64(os.getpid())}, {"environment": os.environ.get("TEST_VARIABLE", "")})
+
+
+class Litters(Operator):
+    """Leaves objects in cycles behind; says how many of them went, and how many others are exempt from the search."""
+
+    async def execute(self, request: OperatorRequest) -> dict[str, Any]:
+        for _ in range(int(request.inputs["x"])):
+            litter = _Litter()
+            litter.itself = litter
+        return {"gone": np.int64(_Litter.gone), "exempt": np.int64(gc.get_freeze_count())}
+
+
+class _Litter:
+    gone = 0
+    itself: _Litter
+
+    def __del__(self) -> None:
+        _Litter.gone += 1
 
 
 class Asks(Operator):

@@ -111,7 +111,8 @@ class Caller:
             raise InvalidArgumentError("options", unknown, f"are not among {known}")
         chosen = CallOptions(**options)
         outputs: object = chosen.requested_outputs
-        if isinstance(outputs, str) or not isinstance(outputs, Iterable):
+        # In this order: an ABC takes its time.
+        if type(outputs) is not tuple and (isinstance(outputs, str) or not isinstance(outputs, Iterable)):
             raise InvalidArgumentError("requested_outputs", outputs, "is not a list of names")
         if type(chosen.resolve) is not bool:
             raise InvalidArgumentError("resolve", chosen.resolve, "must be True or False")

@@ -105,6 +105,19 @@ async def test_what_cannot_go_out_at_once_is_not_sent(server, connections):
     assert not sender.send("to.me")
 
 
+async def test_a_crowd_goes_out_in_one_turn_of_the_loop_and_no_more_than_a_crowd(connections):
+    sender, receiver = connections
+    got = await received_by(receiver)
+    sent = 0
+    while sender.send("to.me", b"%06d" % sent + bytes(KIBIBYTE)):
+        sent += 1
+        assert sent < 10_000
+    assert sent >= 256
+    assert buffered(sender) < 1024 * KIBIBYTE
+    await until(lambda: len(got) == sent, SOON)
+    assert [int(message.data[:6]) for message in got] == list(range(sent))
+
+
 async def test_a_server_that_does_not_read_holds_publishers_up_and_loses_nothing(server, connections):
     sender, receiver = connections
     got = await received_by(receiver)

@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from support import strategies
 from tridist import errors
-from tridist.icp.data_plane import arrays_at_hand, arrays_of, check_fetched, fetch_all, from_inlined, inlined
+from tridist.icp.data_plane import (
+    arrays_at_hand,
+    arrays_of,
+    check_fetched,
+    fetch_all,
+    from_inlined,
+    inlined,
+    inlined_array,
+)
 from tridist.icp.data_types import DataType
 from tridist.icp.devices import HOST, Device
 from tridist.icp.memory import MemoryDataPlane
@@ -35,6 +43,39 @@ def test_an_inlined_tensor_is_a_copy_on_both_sides():
     received = from_inlined(reference, HOST).numpy()
     received[1] = 9
     assert reference.data == b"\0\1\2"
+
+
+@settings(max_examples=100, deadline=None)
+@given(strategies.inlined_tensors())
+def test_an_array_is_inlined_as_its_tensor_is_or_left_to_that(reference):
+    array = from_inlined(reference, HOST).array()
+    at_once = inlined_array(array)
+    assert at_once == (None if reference.data_type in (DataType.BYTES, DataType.BF16) else reference)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.float32(1.5), np.arange(12).reshape(3, 4).T, np.arange(12)[::-2], np.zeros((0, 3)), np.array(True)],
+)
+def test_any_array_of_numbers_is_inlined_in_the_order_of_its_rows(array):
+    assert inlined_array(np.asarray(array)) == inlined(Tensor.of(array))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [1.0],
+        np.float32(1),
+        np.arange(3, dtype=">i4"),
+        np.array(["a", b"b"], dtype=object),
+        np.array(["text"]),
+        np.ma.masked_array([1, 2], [False, True]),
+        np.zeros(2, np.complex64),
+        Tensor.of(1),
+    ],
+)
+def test_what_is_no_plain_array_of_numbers_is_left_to_the_tensor(value):
+    assert inlined_array(value) is None
 
 
 def test_a_reference_without_bytes_is_not_inlined():

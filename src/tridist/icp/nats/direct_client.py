@@ -22,6 +22,10 @@ from tridist.icp.nats.frames import FrameParser
 _log = logging.getLogger(__name__)
 _EAGER_BYTES = 64 * 1024
 """What may be on its way to the socket before we wait for it: asyncio's own mark for a full buffer."""
+_TURN_BYTES = 512 * 1024
+"""What may be published in one turn of the loop before we wait for the socket: 256 requests of 1 KiB and more. At
+64 KiB a third of 64 such requests, and three quarters of 256, took the long way of nats-py. To write to the socket
+whenever there are 64 KiB, in the middle of a turn, saved that as well, but made the server wake up more often."""
 
 
 class Message(NamedTuple):
@@ -76,12 +80,12 @@ class DirectClient(Client):
     def send(self, subject: str, payload: bytes, reply: str, headers: bytes) -> bool:
         """`publish` for the usual case, which does not wait: in 1.3 µs instead of 3.3. False when it may not be one."""
         size = len(headers) + len(payload)
-        if self._status != Client.CONNECTED or size > self._max_payload:
+        if self._status != Client.CONNECTED or size > self._max_payload or size > _EAGER_BYTES:
             return False
         # Nobody's subject smuggles in a word or a line of the protocol: nats-py refuses what this does not let pass.
         if subject.split() != [subject] or (reply and reply.split() != [reply]):
             return False
-        if self._pending_data_size + size > _EAGER_BYTES or not (self._writing or self._write_soon()):
+        if self._pending_data_size + size > _TURN_BYTES or not (self._writing or self._write_soon()):
             return False
         sizes = f"{len(headers)} {size}" if headers else f"{size}"
         line = f"{'H' if headers else ''}PUB {subject} {reply} {sizes}\r\n"

@@ -140,8 +140,9 @@ class Holding:
             self._undertaker.note(delivery.ack_subject, delivery.failure)
         # Never on a later connection than the response: that one may be lost while the ack arrives. Without an ack the
         # request is delivered again, and its client drops what it has already.
-        if self._connection.connected or self._connection.gone:
-            await self._connection.publish(delivery.ack_subject, verdict)
+        connection = self._connection
+        if (connection.connected or connection.gone) and not connection.send(delivery.ack_subject, verdict):
+            await connection.publish(delivery.ack_subject, verdict)
 
     def _free(self, delivery: NatsDelivery) -> None:
         self._watch.release(delivery.held)

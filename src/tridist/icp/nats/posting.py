@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 from msgspec import Struct
 
@@ -123,7 +124,10 @@ class Poster:
 
     async def _post(self, posting: Posting) -> int:
         try:
-            ack = await self._publish(posting)
+            try:
+                ack = await self._publish(posting)
+            except RefusedError as error:
+                ack = await self._publish_again(posting, error)
             if ack.duplicate and not await self._is_ours(posting, ack):
                 raise DuplicateRequestError(posting.request.operator, posting.idempotency_key or "")
         except ConnectionFailedError as error:
@@ -133,25 +137,39 @@ class Poster:
             raise
         return ack.sequence
 
-    async def _publish(self, posting: Posting) -> PublishAck:
-        remaining, config = posting.request.remaining(), self._jetstream.connection.config
-        limit = None if remaining is None else min(config.reply_timeout, max(remaining, 0.0))
-        until = time.monotonic() + (config.patience if remaining is None else min(config.patience, remaining))
-        for tried in itertools.count(1):
-            try:
-                return await self._jetstream.publish(
-                    posting.key.subject, posting.data, headers=posting.headers, timeout=limit, late=posting.late
-                )
-            except RefusedError as error:
+    def _publish(self, posting: Posting) -> Coroutine[Any, Any, PublishAck]:
+        remaining, limit = posting.request.remaining(), self._jetstream.connection.config.reply_timeout
+        if remaining is not None and remaining < limit:
+            limit = max(remaining, 0.0)
+        return self._jetstream.publish(
+            posting.key.subject,
+            posting.data,
+            headers=posting.headers,
+            timeout=None if remaining is None else limit,
+            late=posting.late,
+        )
+
+    async def _publish_again(self, posting: Posting, error: RefusedError) -> PublishAck:
+        """Publish until the server takes it, or refuses it for a reason that stays."""
+        remaining, patience = posting.request.remaining(), self._jetstream.connection.config.patience
+        until = time.monotonic() + (patience if remaining is None else min(patience, remaining))
+        try:
+            for tried in itertools.count(1):
                 if (unit := full_unit(error)) is not None:
                     raise await self._occupancy.overload(posting.key.subjects, unit) from error
                 # A stream that nothing answers for has just been made, or has just lost its leader.
                 may_wait = error.server_code in (NO_RESPONDERS, _UNAVAILABLE) and time.monotonic() < until
                 if tried >= _TRIES and not may_wait:
-                    raise
+                    raise error
                 await self._prepare(posting, error)
-            if tried > 1:
-                await asyncio.sleep(min(_FIRST_PAUSE * tried, _LONGEST_PAUSE))
+                if tried > 1:
+                    await asyncio.sleep(min(_FIRST_PAUSE * tried, _LONGEST_PAUSE))
+                try:
+                    return await self._publish(posting)
+                except RefusedError as refused:
+                    error = refused
+        finally:
+            del error  # its traceback leads here: a cycle would keep the request
         raise AssertionError("an endless count has ended")
 
     async def _prepare(self, posting: Posting, error: RefusedError) -> None:
