@@ -19,10 +19,12 @@ class ResponseRouter:
 
     Attributes:
         on_left: set it to hear of each request that is left before its end.
+        on_ended: set it to hear the id of each request that ended, however it did; ``on_left`` comes after it.
         on_read: set it to hear of each stream whose worker wants to be told how much of it was read.
     """
 
     on_left: Callable[[ResponseStream], None] = staticmethod(lambda _: None)
+    on_ended: Callable[[str], None] = staticmethod(lambda _: None)
     on_read: Callable[[ResponseStream], None] = staticmethod(lambda _: None)
 
     def __init__(self, on_dropped: DropHandler = lambda _: None) -> None:
@@ -84,3 +86,4 @@ class ResponseRouter:
     def _forget(self, stream: ResponseStream) -> None:
         self._streams.pop(stream.request.id, None)
         self._deadlines.discard(stream)
+        self.on_ended(stream.request.id)

@@ -239,3 +239,10 @@ async def test_a_cluster_that_says_nothing_while_it_has_no_leader_does_not_fail_
     stream = await asyncio.wait_for(client.post_request(a_request()), SOON)
     async with serving(client, "echo"):
         assert await one_of(stream)
+
+
+async def test_a_request_that_was_answered_is_kept_no_longer_than_until_the_next_post(client, worker):
+    async with serving(worker, "echo"):
+        for _ in range(20):
+            assert await one_of(await client.post_request(a_request()))
+            assert len(client._recovery._receipts) == 1

@@ -76,16 +76,26 @@ class Recovery:
         self._tasks = tasks
         self._post_again = post_again
         self._receipts: dict[str, Receipt] = {}
+        self._ended: list[str] = []
         self._may_ask = True
 
-    def watch(self, receipt: Receipt, request_id: str, open_requests: int) -> None:
-        """Remember a request until it ends; ``open_requests`` is how many are open, this one included."""
-        self._receipts[request_id] = receipt
-        if len(self._receipts) > 2 * open_requests + _AT_ONCE:  # ended ones leave here, not one by one
+    def watch(self, receipt: Receipt, request_id: str) -> None:
+        """Remember a request until it has `ended`."""
+        if self._ended:
             self._forget_ended()
+        self._receipts[request_id] = receipt
+
+    def ended(self, request_id: str) -> None:
+        """Nobody waits for a request any more.
+
+        Its receipt stays until the next one is watched: whoever leaves a request asks for it right after its end.
+        """
+        self._ended.append(request_id)
 
     def _forget_ended(self) -> None:
-        self._receipts = {key: kept for key, kept in self._receipts.items() if _open(kept)}
+        for request_id in self._ended:
+            self._receipts.pop(request_id, None)
+        self._ended.clear()
 
     def receipt(self, stream: ResponseStream) -> Receipt | None:
         """Where the request went whose responses go to ``stream``."""

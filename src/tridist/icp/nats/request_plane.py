@@ -109,6 +109,7 @@ class NatsRequestPlane(RequestPlane):
         self._poster = Poster(self._streams)
         self._stages = inspection.StageFinder(self._jetstream)
         self._recovery = Recovery(self._jetstream, self._tasks, self._post_again)
+        self._router.on_ended = self._recovery.ended
         self._status = StatusExchange(self._connection, self.namespace)
         who = (self._connection, self.namespace, self.component_id)
         self._leaving = Leaving(*who, router=self._router, recovery=self._recovery, tasks=self._tasks)
@@ -177,7 +178,7 @@ class NatsRequestPlane(RequestPlane):
         stream = self._router.open(posted, self._on_deadline)
         receipt.stream = posting.stream = stream
         posting.late = functools.partial(self._leave_late, receipt)
-        self._recovery.watch(receipt, posted.id, len(self._router))
+        self._recovery.watch(receipt, posted.id)
         try:
             receipt.sequence = await self._poster.post(posting)
         except NOT_TAKEN:

@@ -50,9 +50,9 @@ class World:
 
     def post(self, sequence, *, age=2 * PATROL_SECONDS, stored=True):
         request = InferenceRequest(operator="echo")
-        stream = ResponseStream(request, lambda _: None)
+        stream = ResponseStream(request, lambda ended: self.recovery.ended(ended.request.id))
         receipt = Receipt(KEY, sequence, stream, heard_at=time.monotonic() - age)
-        self.recovery.watch(receipt, request.id, sequence)
+        self.recovery.watch(receipt, request.id)
         if stored:
             self.stored[sequence] = (request.id, "")
         return receipt
@@ -128,3 +128,21 @@ async def test_what_has_ended_is_forgotten_although_nothing_is_posted_any_more(w
     await until(lambda: not any(world.recovery.receipt(stream) for stream in ended))
     assert world.recovery.receipt(open_one) is not None
     patrol.cancel()
+
+
+async def test_whoever_leaves_a_request_still_finds_its_receipt_and_the_next_one_takes_its_place(world):
+    ended, lasting = world.post(1), world.post(2)
+    ended.stream.discard()
+    assert world.recovery.receipt(ended.stream) is ended
+    world.post(3)
+    assert world.recovery.receipt(ended.stream) is None
+    assert world.recovery.receipt(lasting.stream) is lasting
+
+
+async def test_an_id_that_is_used_again_is_not_forgotten_with_the_first_request_of_that_name(world):
+    first = world.post(1)
+    first.stream.discard()
+    again = Receipt(KEY, 2, ResponseStream(first.stream.request, lambda _: None))
+    world.recovery.watch(again, first.stream.request.id)
+    world.post(3)
+    assert world.recovery.receipt(again.stream) is again
