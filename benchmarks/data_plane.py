@@ -178,7 +178,7 @@ def show(results: dict[str, Any]) -> Iterator[Table | str]:
         ratios = (f"{row['inline_ratio']:.2f}", f"{row['memcpy_ratio']:.2f}")
         shown.add_row(in_bytes(row["bytes"]), *(f"{number:.3f}" for number in numbers), *ratios)
     yield shown
-    yield f" put and release: {results['put_us']:.1f} µs; UCX uses {' '.join(results['transports'])}"
+    yield f" put and release: {results['put_us']:.1f} µs; tensors took {' '.join(results['transports'])}"
 
 
 def _shown_gets(title: str, rows: list[dict[str, Any]]) -> Table:

@@ -367,35 +367,46 @@ class Connection(Link):
         return reply
 
     def _copy(self, uri: TensorUri, size: int, found: Located, allocate: Callable[[], Any], done: Copied) -> None:
-        def over(buffer: Any, error: TransferError | None) -> None:
+        # The only name for the buffer: once it is handed out, the caller decides when its memory is free again.
+        held: list[Any] = []
+
+        def over(error: TransferError | None) -> None:
+            taken = size if held else 0
             # First: somebody waits for this, nobody for what follows, and each of them wakes a thread (about 40 µs).
-            done(buffer, error)
-            taken = 0 if buffer is None else size
+            done(held.pop() if held else None, error)
             self.write(encode(Request(Operation.DONE, found.transfer, uri.id, size=taken)))
 
         direct = self._direct
         if direct is None:
-            over(None, TransferError(str(uri), "the connection is closed"))
+            over(TransferError(str(uri), "the connection is closed"))
             return
         try:
-            buffer = allocate()
+            held.append(allocate())
         except TransferError as error:
-            over(None, error)
+            over(error)
             return
-        direct.begin(found.address, buffer, lambda failure: self._copied(uri, buffer, failure, over))
+        direct.begin(found.address, held[0], lambda failure: self._copied(uri, held, failure, over))
 
-    def _copied(self, uri: TensorUri, buffer: Any, failure: Exception | None, over: Copied) -> None:
+    def _copied(
+        self,
+        uri: TensorUri,
+        held: list[Any],
+        failure: Exception | None,
+        over: Callable[[TransferError | None], None],
+    ) -> None:
         """All bytes of a buffer are there, or no more will come; on any thread."""
-        if isinstance(failure, OSError):
-            _LOG.debug("%s could not be copied from %s: %s", uri, self.peer, failure)
-            self._loop.call_soon_threadsafe(over, None, None)
-        elif failure is not None:
-            over(None, TransferError(str(uri), str(failure)))
-        elif self._outbox is None or not self._outbox.reader_is_there():
+        if failure is None and self._outbox is not None and self._outbox.reader_is_there():
+            over(None)
+            return
+        held.clear()
+        if failure is None:
             # It may have given the memory up while it was read.
-            over(None, TransferError(str(uri), "the producer closed during the transfer"))
+            over(TransferError(str(uri), "the producer closed during the transfer"))
+        elif isinstance(failure, OSError):
+            _LOG.debug("%s could not be copied from %s: %s", uri, self.peer, failure)
+            self._loop.call_soon_threadsafe(over, None)
         else:
-            over(buffer, None)
+            over(TransferError(str(uri), str(failure)))
 
     async def _receive_in_turn(self, uri: TensorUri, buffer: Any, tag: int, size: int) -> None:
         if size >= _LARGE:

@@ -1,7 +1,7 @@
 """Large copies in threads, several to a copy: one core does not fill the memory's bus, and a loop must not wait.
 
 One thread copies 16 MiB out of another process in 1.22 ms on the machine of docs/performance.md, two in 0.79, where a
-plain copy takes 0.88. Small ones are not worth a second thread's wake-up.
+plain copy takes 0.88. Less than 8 MiB is not worth a second thread's wake-up.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Done = Callable[[OSError | None], None]
 _MOST_THREADS = 4
 """More would take the memory's bus from whoever works on the tensors."""
 
-_SHARE = 2 << 20
+_SHARE = 4 << 20
 """Bytes for each thread at least: with less, another one saves no more time than it takes to wake."""
 
-_SMALLEST, _LARGEST = 1 << 20, 64 << 20
+_SMALLEST, _LARGEST = 2 << 20, 64 << 20
 """Bytes of a piece. After each one a thread needs the interpreter's lock, for which it may have to wait 5 ms; a copy
 that nobody wants any more ends at the end of a piece."""
 

@@ -183,9 +183,9 @@ class ServerLink(Link):
         self._check_places()
         lending: asyncio.Future[None] = self._loop.create_future()
         self._lent[request.transfer] = (tensor, lending)
-        self._watch(tensor.nbytes, lending, DIRECT)
         payload = pack_address(memory_address(tensor.buffer))
         self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes, payload=payload)))
+        self._watch(tensor.nbytes, lending, DIRECT)
 
     def _done(self, request: Request) -> None:
         lent = self._lent.pop(request.transfer, None)
