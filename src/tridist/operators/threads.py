@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import functools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Generator
@@ -114,23 +115,28 @@ class OperatorThreads:
         """Run ``call`` in a thread, in a copy of the context of now.
 
         Raises:
-            RuntimeError: after `shutdown`, or when the system has no thread left.
+            RuntimeError: after `shutdown`, after the end of the program's main thread, or when the system has no thread
+                left.
         """
-        if not self._dismissal.alive:
+        if not self._dismissal.alive or _ended.is_set():
             raise RuntimeError("the operator's threads were shut down")
         if self._unsettled >= self._started < self._most:
             self._start_thread()
         step = Step(call, self._settled)
         self._unsettled += 1
         self._tasks.put(step)
+        if _ended.is_set():  # meanwhile: the threads may have ended before it came
+            self.shutdown()
         return step
 
     def shutdown(self) -> None:
         """Drop what waits, and let idle threads end, and busy ones when they have finished; does not wait for them."""
         if self._dismissal.alive:
             with contextlib.suppress(Empty):
-                while (step := self._tasks.get_nowait()) is not None:
-                    step.drop()
+                while True:
+                    step = self._tasks.get_nowait()
+                    if step is not None:
+                        step.drop()
             self._dismissal()
 
     def _settled(self) -> None:
@@ -146,6 +152,9 @@ class OperatorThreads:
 
 _open: set[_Tasks] = set()
 """For which there are threads."""
+
+_ended = threading.Event()
+"""Set when the main thread has ended: the interpreter waits for nothing but threads that end by themselves."""
 
 
 def _serve(tasks: _Tasks) -> None:
@@ -168,5 +177,15 @@ def _dismiss_all_at_exit() -> None:
 
 def _await_exit() -> None:
     threading.main_thread().join()
+    _ended.set()  # first: what is put behind a dismissal may find no thread any more
     for tasks in list(_open):
         _dismiss(tasks)
+
+
+def _begin_anew() -> None:
+    """Forget the threads of the process that this one is a copy of: none is here, nor the one that waits for the end."""
+    _open.clear()
+    _dismiss_all_at_exit.cache_clear()
+
+
+os.register_at_fork(after_in_child=_begin_anew)

@@ -195,3 +195,51 @@ asyncio.run(main())
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
     assert (ran.stdout, ran.stderr) == ("ran to its end\n", "")
+
+
+def test_nothing_waits_for_threads_that_ended_with_the_main_thread():
+    """A loop of another thread may go on for longer than the program; what it starts would never be run."""
+    program = """
+import asyncio, threading
+from tridist.operators.threads import OperatorThreads
+
+ready = threading.Event()
+
+async def main():
+    threads = OperatorThreads(1, "late")
+    await threads.start(lambda: None)
+    thread, = (found for found in threading.enumerate() if found.name == "late_0")
+    ready.set()
+    thread.join()
+    try:
+        await threads.start(lambda: None)
+    except RuntimeError as error:
+        print(error)
+
+threading.Thread(target=asyncio.run, args=(main(),)).start()
+ready.wait()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    assert (ran.stdout, ran.stderr) == ("the operator's threads were shut down\n", "")
+
+
+def test_a_forked_process_ends_too():
+    program = """
+import asyncio, multiprocessing
+from tridist.operators.threads import OperatorThreads
+
+kept = []
+
+async def main():
+    kept.append(OperatorThreads(1, "kept"))
+    print(await kept[-1].start(lambda: "ran"), flush=True)
+
+asyncio.run(main())
+child = multiprocessing.get_context("fork").Process(target=lambda: asyncio.run(main()))
+child.start()
+child.join(60)
+print(child.exitcode)
+child.kill()
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100, check=True)
+    assert (ran.stdout, ran.stderr) == ("ran\nran\n0\n", "")
