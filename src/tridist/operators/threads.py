@@ -183,7 +183,7 @@ def _await_exit() -> None:
 
 
 def _begin_anew() -> None:
-    """Forget the threads of the process that this one is a copy of: none is here, nor the one that waits for the end."""
+    """Forget the threads of the process that this is a copy of: none is here, nor the one that waits for the end."""
     _open.clear()
     _dismiss_all_at_exit.cache_clear()
 

@@ -7,6 +7,7 @@ import errno
 import os
 import select
 import signal
+import socket
 import threading
 
 import numpy as np
@@ -19,6 +20,7 @@ from support.waiting import until
 from tridist import errors
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
+from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx import neighbour as neighbour_module
 from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.control import Operation, Proof, Reply, Request, Status
@@ -165,6 +167,21 @@ async def test_what_the_kernel_does_not_copy_comes_through_ucx(plane, peer, read
     await holds_nothing(peer, 2 * SIZE)
 
 
+async def test_where_no_thread_can_be_had_ucx_does_it(plane, peer, monkeypatch):
+    reference, small = await peer.put(SIZE, seed=5), await peer.put(MEDIUM, seed=6)
+    await gets(plane, small, 6)
+
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        await gets(plane, reference, 5)
+    assert used(plane) > {"direct", "posix"}
+    await gets(plane, reference, 5)
+    assert plane.statistics().fetched == 3
+
+
 # -- the producer ends ---------------------------------------------------------------------------------------------
 
 
@@ -220,6 +237,47 @@ async def test_bytes_that_came_after_the_producer_let_go_are_not_given_out(open_
     go_on.set()
     with pytest.raises(errors.TransferError):
         await asyncio.wait_for(getting, SOON)
+
+
+async def test_bytes_are_not_given_out_either_where_somebody_forwards_the_stream(open_plane, peer, reads):
+    """Whoever forwards it may pass its end on late: that alone does not tell when the memory was given up."""
+    plane = await open_plane(connect_timeout=LONG, request_timeout=LONG)
+    uri = TensorUri.parse(await peer.ask("put_and_scribble", size=SIZE, seed=7))
+    forwarders = []
+
+    async def forward(reader, writer):
+        other_reader, other_writer = await asyncio.open_connection(uri.host, uri.port)
+        forwarders.extend(
+            asyncio.ensure_future(passed_on(*way)) for way in ((reader, other_writer), (other_reader, writer))
+        )
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        through = TensorUri(uri.scheme, uri.host, port, uri.id)
+        reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=str(through))
+        await gets(plane, reference, 7)
+        assert used(plane) == {"direct"}
+        reading, go_on = threading.Event(), threading.Event()
+
+        def read(neighbour, *piece):
+            reading.set()
+            go_on.wait(SOON)
+            reads.real(neighbour, *piece)
+
+        reads.become(read)
+        getting = asyncio.ensure_future(plane.get(reference))
+        await until(reading.is_set)
+        for forwarder in forwarders:
+            forwarder.cancel()  # the end of the stream does not come through
+        await peer.ask("abort_and_scribble", after=0)
+        go_on.set()
+        with pytest.raises(errors.TransferError):
+            await asyncio.wait_for(getting, SOON)
+
+
+async def passed_on(reader, writer):
+    while data := await reader.read(1 << 16):
+        writer.write(data)
 
 
 # -- copies that take their time -----------------------------------------------------------------------------------
@@ -297,15 +355,16 @@ async def test_a_producer_cannot_name_a_process(open_plane, address, reads):
         await stranger.greet_as_producer(None, address)
         while request := await stranger.next():
             asked.append(request.operation)
-            evidence = Evidence(request.tensor_id, request.tag)
+            evidence = Evidence(request.tensor_id, request.tag, line)
             await stranger.send(
                 Reply(Status.OK, request.transfer, request.size, payload=pack_address(evidence.address))
             )
 
-    async with stranger_listens(lie) as port:
-        reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=f"ucp://127.0.0.1:{port}/{'0' * 32}")
-        with pytest.raises(errors.TransferError):
-            await asyncio.wait_for(plane.get(reference), SOON + SIZE / 10e6)
+    with socket.socket(socket.AF_UNIX) as line:
+        async with stranger_listens(lie) as port:
+            reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=f"ucp://127.0.0.1:{port}/{'0' * 32}")
+            with pytest.raises(errors.TransferError):
+                await asyncio.wait_for(plane.get(reference), SOON + SIZE / 10e6)
     assert asked[:2] == [Operation.MEET, Operation.GET]
     assert Operation.LOCATE not in asked
     assert not read
@@ -355,6 +414,14 @@ async def test_a_neighbour_that_asks_for_another_size_hears_no_address(plane, ad
     await meet(stranger)
     await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=size))
     assert await stranger.next() == Reply(Status.SIZE_DIFFERS, 2, SIZE)
+    stranger.close()
+
+
+async def test_a_neighbour_that_meets_us_twice_is_hung_up_on(plane, address):
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    await stranger.send(Request(Operation.MEET, 2, "0" * 32, tag=1))
+    assert await stranger.next() is None
     stranger.close()
 
 

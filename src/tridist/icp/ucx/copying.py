@@ -6,6 +6,7 @@ plain copy takes 0.88. Less than 8 MiB is not worth a second thread's wake-up.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -116,12 +117,20 @@ class Copiers:
         self._threads = 0
 
     def start(self, copy: Copy) -> None:
-        """Begin a copy; always from the same thread."""
-        while self._threads < copy.threads:
-            # Daemons: a read that the kernel does not end must not keep the process from ending.
-            threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True).start()
-            self._threads += 1
-        for _ in range(copy.threads):
+        """Begin a copy; always from the same thread.
+
+        Raises:
+            OSError: the system has no thread for it; the copy is not begun.
+        """
+        try:
+            while self._threads < copy.threads:
+                # Daemons: a read that the kernel does not end must not keep the process from ending.
+                threading.Thread(target=_serve, args=(self._jobs,), name=self._name, daemon=True).start()
+                self._threads += 1
+        except RuntimeError as error:
+            if not self._threads:
+                raise OSError(errno.EAGAIN, str(error)) from error
+        for _ in range(min(copy.threads, self._threads)):
             self._jobs.put(copy)
 
     def close(self) -> None:

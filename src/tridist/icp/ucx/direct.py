@@ -13,7 +13,8 @@ from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.neighbour import Neighbour, memory_address
 
 Done = Callable[[Exception | None], None]
-"""Called once with None, with the OSError that the kernel gave, or with a LaneError when the neighbour has ended."""
+"""Called once with None, with the OSError that the kernel gave, or with a LaneError when the neighbour has ended or
+given its memory up."""
 
 _LARGE = 1 << 20
 """Bytes from which a copy has threads that smaller ones do not wait for."""
@@ -55,15 +56,18 @@ class DirectCopies:
             neighbour.read(address + offset, target + offset, size)
 
         def copied(error: OSError | None) -> None:
-            # Asked when all is copied: what came from it before it ended is its own.
-            self._finish(number, error if error is not None or neighbour.alive else LaneError("the peer is gone"))
+            # Asked when all is copied: what came before is the tensor.
+            self._finish(number, error if error is not None or neighbour.there else LaneError("the peer is gone"))
 
         copy = Copy(buffer, read, copied)
         # Copies take their turns: those that were begun before come first, and take their time as well.
         queued = buffer.nbytes + sum(running.size for running in list(self._running.values()))
         give_up = time.monotonic() + self._patience(queued)
         self._running[number] = _Running(copy, buffer.nbytes, done, give_up)
-        (self._large if buffer.nbytes >= _LARGE else self._small).start(copy)
+        try:
+            (self._large if buffer.nbytes >= _LARGE else self._small).start(copy)
+        except OSError as error:
+            self._finish(number, error)
 
     def overdue(self) -> bool:
         """Whether a copy takes too long, which only memory that the kernel has to wait for can explain."""

@@ -9,9 +9,12 @@ that its peer has merely named: the peer could have it read anybody's. So no pro
     consumer   asks the kernel who has connected; tries to read that process's memory, where the token has to be
 
 That the token is said there shows that it is our peer who has connected; which process that is, and of which user, is
-the kernel's word, in this process's own numbering. A peer on another machine, in another network namespace or behind a
-proxy cannot reach the socket. A process id could be another process's by the time that it is used: the process has to
-be older than the socket, and is held by a descriptor that shows its end.
+the kernel's word, in this process's own numbering. A peer on another machine or in another network namespace cannot
+reach the socket. A process id could be another process's by the time that it is used: the process has to be older than
+the socket, and is held by a descriptor that shows its end.
+
+The two stay connected: the producer hangs up before it gives memory up that it has told the address of. The control
+stream does not tell, for somebody may forward it, and pass its end on late; here nobody is in between.
 
 Whoever gets this far is trusted with nothing new: processes of one user may read each other's memory anyhow, where the
 kernel lets them, and where it does not it refuses these reads as well. Then everything goes through UCX as before.
@@ -28,7 +31,7 @@ import socket
 import struct
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -51,26 +54,34 @@ _STARTED = 19
 class Neighbour:
     """A process whose memory may be read.
 
+    Args:
+        pid: its number here.
+        handle: a descriptor of the process; closed at the end.
+        line: the connection that it made; closed at the end.
+
     Attributes:
         pid: its number here.
     """
 
-    def __init__(self, pid: int, handle: int) -> None:
+    def __init__(self, pid: int, handle: int, line: socket.socket) -> None:
         self.pid = pid
         self._handle: int | None = handle
+        self._line = line
         self._lock = threading.Lock()
 
     @property
-    def alive(self) -> bool:
-        """Whether it has not ended, nor `close` was called; from any thread.
+    def there(self) -> bool:
+        """Whether it has neither ended nor hung up, and `close` was not called; from any thread.
 
-        What was read before this said so was this process's, and no later one's with its number.
+        What was read before this said so was this process's, no later one's with its number, and what it had told the
+        address of.
         """
         poller = select.poll()
         with self._lock:
             if self._handle is None:
                 return False
             poller.register(self._handle, select.POLLIN)
+            poller.register(self._line, select.POLLRDHUP)
             return not poller.poll(0)
 
     def read(self, source: int, target: int, size: int) -> None:
@@ -81,6 +92,7 @@ class Neighbour:
         """Forget it."""
         with self._lock:
             handle, self._handle = self._handle, None
+            self._line.close()
         if handle is not None:
             os.close(handle)
 
@@ -119,9 +131,9 @@ class Doorbell:
                 caller, _ = self._socket.accept()
             except OSError:
                 return None
-            with caller:
-                if self._says_token(caller):
-                    return self._recognise(caller, evidence)
+            if self._says_token(caller):
+                return self._recognise(caller, evidence)
+            caller.close()
         return None
 
     def close(self) -> None:
@@ -137,13 +149,15 @@ class Doorbell:
     def _recognise(self, caller: socket.socket, evidence: int) -> Neighbour | None:
         pid, user = _who(caller)
         if pid <= 0 or user != os.geteuid():
+            caller.close()
             return None
         try:
-            found = Neighbour(pid, os.pidfd_open(pid))
+            found = Neighbour(pid, os.pidfd_open(pid), caller)
         except (OSError, AttributeError):  # no such call in this kernel, or this Python
+            caller.close()
             return None
         try:
-            if _started(pid) < self._since and self._holds_evidence(found, evidence) and found.alive:
+            if _started(pid) < self._since and self._holds_evidence(found, evidence) and found.there:
                 return found
         except OSError as error:
             _LOG.debug("the memory of process %d cannot be read: %s", pid, error)
@@ -164,25 +178,39 @@ def ring(name: str, token: int) -> Evidence | None:
         What the consumer will look for in this process's memory; None when there is no such socket here, or it is
         another user's.
     """
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as bell:
+    with suppress(OSError), ExitStack() as unless_kept:
+        bell = unless_kept.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
         bell.connect(_address(name))
         _, user = _who(bell)
         if user == os.geteuid():
             bell.send(_TOKEN.pack(token))
-            return Evidence(name, token)
+            unless_kept.pop_all()
+            return Evidence(name, token, bell)
     return None
 
 
 class Evidence:
     """Bytes in this process's memory that a consumer knows.
 
+    Args:
+        name: of the consumer's socket.
+        token: what was said there.
+        line: the connection to that socket; closed at the end.
+
     Attributes:
         address: where they are, for as long as this lives.
     """
 
-    def __init__(self, name: str, token: int) -> None:
+    def __init__(self, name: str, token: int, line: socket.socket) -> None:
         self._bytes = np.frombuffer(bytearray(_evidence(name, token)), np.uint8)
+        self._line = line
         self.address = memory_address(self._bytes)
+
+    def hang_up(self) -> None:
+        """Let the consumer know, before this returns, that nothing that it reads from now on counts."""
+        with suppress(OSError):  # not connected any more: the consumer was first
+            self._line.shutdown(socket.SHUT_RDWR)  # a forked process may have the descriptor as well
+        self._line.close()
 
 
 def memory_address(array: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:

@@ -146,6 +146,8 @@ class ServerLink(Link):
     def finished(self, reason: str) -> None:
         self._greeting.cancel()
         self._stop_waiting()
+        if self._evidence is not None:
+            self._evidence.hang_up()  # before the memory is given up
         for _, lending in self._lent.values():
             lending.set_exception(LaneError(reason))
         self._lent.clear()
@@ -163,6 +165,8 @@ class ServerLink(Link):
         self._server.counters.send(tensor.nbytes, IN_REPLY)
 
     def _meet(self, request: Request) -> None:
+        if self._evidence is not None:
+            raise InvalidMessageError("operation", "was done before")
         self._evidence = ring(request.tensor_id, request.tag) if self._config.direct_copies else None
         if self._evidence is None:
             self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer)))

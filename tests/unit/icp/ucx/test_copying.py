@@ -164,6 +164,28 @@ async def test_threads_start_when_needed_and_end_at_close():
     await until(lambda: not running())
 
 
+@pytest.mark.parametrize("had", [0, 1])
+def test_fewer_threads_than_wanted_do_it_too_and_none_is_an_error(copiers, monkeypatch, had):
+    start, started, wait = threading.Thread.start, [], Wait()
+
+    def refuse(thread):
+        if len(started) == had:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    copy = Copy(np.zeros(8 << 20, np.uint8), lambda *_: None, wait)
+    assert copy.threads == 2
+    if had:
+        copiers.start(copy)
+        assert wait.event.wait(SECONDS)
+        assert wait.said == [None]
+    else:
+        with pytest.raises(OSError, match="can't start new thread"):
+            copiers.start(copy)
+
+
 def test_no_more_threads_than_this_process_may_use(monkeypatch):
     monkeypatch.undo()
     copying._affordable.cache_clear()

@@ -13,13 +13,24 @@ from tridist.icp.ucx import neighbour
 from tridist.icp.ucx.neighbour import Doorbell, Evidence, memory_address, pack_address, ring, unpack_address
 
 CHILD = """
-import sys
+import os, sys
 from tridist.icp.ucx.neighbour import ring
 print("here", flush=True)
 for line in sys.stdin:
-    name, token = line.split()
-    evidence = ring(name, int(token))
-    print(evidence.address if evidence else 0, flush=True)
+    if line == "fork\\n":
+        here, there = os.pipe()
+        if not os.fork():
+            os.close(there)
+            os.read(here, 1)  # until this process ends
+            os._exit(0)
+        print("forked", flush=True)
+    elif line == "hang up\\n":
+        evidence.hang_up()
+        print("hung up", flush=True)
+    else:
+        name, token = line.split()
+        evidence = ring(name, int(token))
+        print(evidence.address if evidence else 0, flush=True)
 """
 
 
@@ -73,11 +84,37 @@ def test_the_kernel_says_who_has_rung(start_child, make_bell):
     bell = make_bell()
     found = bell.answer(rings(bell))
     assert found.pid == process.pid
-    assert found.alive
+    assert found.there
     process.kill()
     process.wait()
-    assert not found.alive
+    assert not found.there
     found.close()
+
+
+def test_one_that_hangs_up_is_not_there_any_more_even_if_a_copy_of_it_is(start_child, make_bell):
+    process, rings = start_child()
+    bell = make_bell()
+    found = bell.answer(rings(bell))
+    process.stdin.write("fork\nhang up\n")
+    process.stdin.flush()
+    assert process.stdout.readline() == "forked\n"
+    assert process.stdout.readline() == "hung up\n"
+    assert not found.there
+    assert process.poll() is None
+    found.close()
+
+
+def test_nothing_of_a_neighbour_is_left_once_it_is_closed(start_child, make_bell):
+    _, rings = start_child()
+    bell = make_bell()
+    address = rings(bell)
+    before = psutil.Process().num_fds()
+    found = bell.answer(address)
+    assert psutil.Process().num_fds() == before + 2  # of the process, and of the connection
+    found.close()
+    found.close()
+    assert psutil.Process().num_fds() == before
+    assert not found.there
 
 
 def test_nobody_rings(bell):
@@ -137,7 +174,8 @@ def test_another_users_bell_is_not_rung(bell, monkeypatch):
     monkeypatch.setattr(neighbour.os, "geteuid", lambda: os.getuid() + 1)
     assert ring(bell.name, bell.token) is None
     monkeypatch.undo()
-    assert bell.answer(Evidence(bell.name, bell.token).address) is None
+    with socket.socket(socket.AF_UNIX) as line:
+        assert bell.answer(Evidence(bell.name, bell.token, line).address) is None
 
 
 def test_a_bell_that_is_not_there(bell):
