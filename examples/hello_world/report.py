@@ -51,7 +51,7 @@ def _summary(outcome: Outcome) -> str:
 
 
 def _processes(workers: list[WorkerStatus], client: DataPlaneStatistics) -> Table:
-    columns = ("process", "requests", "failed", "inline", "by ref", "sent", "received", "UCX")
+    columns = ("process", "requests", "failed", "inline", "by ref", "sent", "received", "transport")
     table = _table("Processes: tensors put inline and by reference, bytes of tensors moved", columns)
     for worker in sorted(workers, key=lambda status: status.name):
         completed = sum(operator.completed for operator in worker.operators)
@@ -66,7 +66,7 @@ def _table(title: str, columns: tuple[str, ...]) -> Table:
         title=f" {title}", title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
     for name in columns:
-        table.add_column(name, justify="left" if name in ("process", "UCX") else "right", no_wrap=True)
+        table.add_column(name, justify="left" if name in ("process", "transport") else "right", no_wrap=True)
     return table
 
 
