@@ -7,6 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -572,6 +573,33 @@ async def test_a_process_that_ends_without_closing(plane, start_peer, way):
     ours = plane.put(np.zeros(BIG, np.uint8), inline=False)
     await peer.tell("wait_in_get", uri=ours.uri, size=BIG)
     assert await asyncio.wait_for(peer.process.wait(), SOON) == 0
+
+
+ENDS_WITHOUT_CLOSING = """
+import asyncio, sys
+from tridist.icp.data_types import DataType
+from tridist.icp.messages import TensorReference
+from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
+
+async def main():
+    plane = UcpDataPlane(UcpDataPlaneConfig(direct_copies=sys.argv[3] == "True"))
+    await plane.open()
+    size = int(sys.argv[2])
+    reference = TensorReference(DataType.UINT8, (size,), size, uri=sys.argv[1])
+    await plane.get(reference)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_process_that_ends_without_closing_has_nothing_to_say(peer, way):
+    reference = await peer.put(1 << 20)
+    arguments = (str(reference.uri), str(reference.size), str(way["direct_copies"]))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", ENDS_WITHOUT_CLOSING, *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await asyncio.wait_for(process.communicate(), SOON)
+    assert (process.returncode, said.decode()) == (0, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

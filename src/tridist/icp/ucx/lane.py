@@ -171,8 +171,13 @@ class Lane:
         remains = [[request for request, _, _ in self._pending], [self._endpoint], [self._worker], self._pending]
         self._pending, self._endpoint, self._worker = [], None, None
         # On a thread of its own: after a peer's death ucxx takes a second over it, and the others must not wait.
-        ending = self._loop.run_in_executor(None, _drop, remains)
-        ending.add_done_callback(lambda _: self._context.lanes.discard(self))
+        try:
+            ending = self._loop.run_in_executor(None, _drop, remains)
+        except RuntimeError:  # the interpreter ends, and starts no thread any more; nobody waits for us either
+            _drop(remains)
+            self._context.lanes.discard(self)
+        else:
+            ending.add_done_callback(lambda _: self._context.lanes.discard(self))
 
     def _post(self, operation: str, buffer: Any, tag: int) -> asyncio.Future[None]:
         future = self._loop.create_future()
