@@ -145,6 +145,10 @@ class Asking:
         ask = self.schedule.ask(which)
         if ask.question:
             self._review_soon()  # the answer may be lost
+        elif ask.credits and self.schedule.blocked and self.schedule.waiting:
+            # Once it is asked for, nobody asks whether it waits: then one of another class has its turn. Only where
+            # others are given up; without those nothing is asked for that one here waits for, except by questions.
+            self._changed.set()
         return ask
 
     def _emptied(self, which: PriorityClass) -> None:
