@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import select
 import signal
@@ -165,6 +166,21 @@ async def test_what_the_kernel_does_not_copy_comes_through_ucx(plane, peer, read
     assert plane.statistics().fetched == 2
     await plane.release(reference)
     await holds_nothing(peer, 2 * SIZE)
+
+
+async def test_what_the_kernel_does_not_copy_is_no_news_for_its_producer(plane, open_plane, reads, caplog):
+    producer = await open_plane()
+    reference = producer.put(content(SIZE, 5), inline=False)
+    await gets(plane, reference, 5)
+
+    def refuse(*_):
+        raise OSError(errno.EFAULT, "memory of a device")
+
+    reads.become(refuse)
+    caplog.set_level(logging.INFO)
+    await gets(plane, reference, 5)
+    await until(lambda: producer.statistics().bytes_sent == 2 * SIZE)
+    assert not caplog.messages
 
 
 async def test_where_no_thread_can_be_had_ucx_does_it(plane, peer, monkeypatch):

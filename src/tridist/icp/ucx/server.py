@@ -73,6 +73,10 @@ class Counters:
             self.transports |= transports
 
 
+class _NotCopiedError(LaneError):
+    """A neighbour will ask for the bytes through UCX; perhaps for every tensor, so it is nothing to log each time."""
+
+
 class ServerLink(Link):
     """One consumer."""
 
@@ -199,7 +203,7 @@ class ServerLink(Link):
         if request.size == tensor.nbytes:
             lending.set_result(None)
         else:
-            lending.set_exception(LaneError("the peer could not copy it"))
+            lending.set_exception(_NotCopiedError("the peer could not copy it"))
 
     def _release(self, request: Request) -> None:
         self._server.store.release(request.tensor_id)
@@ -269,7 +273,8 @@ class ServerLink(Link):
     def _sent(self, size: int, transports: frozenset[str] | None, sending: asyncio.Future[None]) -> None:
         error = sending.exception()
         if error is not None:
-            _LOG.info("a transfer to %s ended early: %s", self.peer, error)
+            level = logging.DEBUG if isinstance(error, _NotCopiedError) else logging.INFO
+            _LOG.log(level, "a transfer to %s ended early: %s", self.peer, error)
             return
         self._server.counters.send(size, transports or self.transports)
 
