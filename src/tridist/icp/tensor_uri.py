@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-import uuid
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from tridist.errors import InvalidArgumentError
 
@@ -19,12 +20,11 @@ _MAX_PORT = 65535
 
 
 def new_tensor_id() -> str:
-    """An unguessable id: 122 random bits from the system's generator, as 32 hexadecimal digits."""
-    return uuid.uuid4().hex
+    """An unguessable id: 128 random bits from the system's generator, as 32 hexadecimal digits."""
+    return os.urandom(16).hex()
 
 
-@dataclass(frozen=True, slots=True)
-class TensorUri:
+class TensorUri(Struct, frozen=True, gc=False):
     """A parsed reference.
 
     Attributes:

@@ -8,11 +8,11 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
+from msgspec import Struct
 from typing_extensions import override
 
 from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError, TridistError
@@ -32,8 +32,7 @@ from tridist.icp.ucx.thread import deliver
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Located:
+class Located(Struct, frozen=True, gc=False):
     """A tensor in a neighbour's memory, which it keeps there until the transfer is over.
 
     Attributes:
@@ -65,8 +64,7 @@ _LARGE = 1 << 20
 them one by one bounds what UCX has begun and cannot stop when the connection ends."""
 
 
-@dataclass(slots=True)
-class _Question:
+class _Question(Struct, frozen=True):
     """A tensor that was asked for, from any thread."""
 
     operation: Operation
@@ -447,13 +445,12 @@ def _on_this_machine(transport: asyncio.Transport | None) -> bool:
 
 
 def _outcome(question: _Question, reply: Reply) -> Outcome:
-    uri = str(question.uri)
     if reply.status is Status.NOT_FOUND:
-        return TensorNotFoundError(uri)
+        return TensorNotFoundError(str(question.uri))
     if reply.status is Status.NOT_THIS_WAY:
         return None
     if reply.size != question.size:
-        return TransferError(uri, f"has {reply.size} bytes, the reference says {question.size}")
+        return TransferError(str(question.uri), f"has {reply.size} bytes, the reference says {question.size}")
     return _ANSWERS[question.operation](question, reply)
 
 

@@ -38,6 +38,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeVar
 
+from msgspec import Struct
+
 from tridist.errors import InvalidMessageError, UnsupportedProtocolError
 from tridist.icp.codec import decode_map, encode_map
 
@@ -147,8 +149,7 @@ class Refusal:
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True, gc=False):
     """One request; RELEASE and DONE get no reply.
 
     Attributes:
@@ -168,8 +169,7 @@ class Request:
     lease: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True, gc=False):
     """The answer to a request.
 
     Attributes:
@@ -194,10 +194,9 @@ def encode(frame: Frame) -> bytes:
     """The bytes of a frame, header included."""
     if isinstance(frame, Request):
         tensor_id = bytes.fromhex(frame.tensor_id)
-        lease = _within_limits(frame.lease)
-        return _framed(
-            Kind.REQUEST, _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, lease, tensor_id)
-        )
+        lease = frame.lease and _within_limits(frame.lease)
+        fixed = _REQUEST.pack(frame.operation, frame.transfer, frame.tag, frame.size, lease, tensor_id)
+        return _framed(Kind.REQUEST, fixed)
     if isinstance(frame, Reply):
         tensor_id = bytes.fromhex(frame.tensor_id)
         fixed = _REPLY.pack(frame.status, frame.transfer, frame.size, tensor_id)
@@ -223,7 +222,8 @@ class FrameReader:
     """
 
     def __init__(self, *expected: Kind) -> None:
-        self._buffer = bytearray()
+        self._buffer: bytes | bytearray = b""
+        self._taken = 0
         self._expected = frozenset(expected)
 
     def expect(self, *kinds: Kind) -> None:
@@ -232,24 +232,37 @@ class FrameReader:
 
     def feed(self, data: bytes) -> None:
         """Take what arrived."""
-        self._buffer += data
+        if self._taken == len(self._buffer):
+            # Nearly always: what arrives is whole frames, and nothing is left of those before.
+            self._buffer = data
+        elif isinstance(self._buffer, bytearray):
+            del self._buffer[: self._taken]
+            self._buffer += data
+        else:
+            self._buffer = bytearray(memoryview(self._buffer)[self._taken :])
+            self._buffer += data
+        self._taken = 0
 
     def __iter__(self) -> Iterator[Frame]:
         return self
 
     def __next__(self) -> Frame:
-        if len(self._buffer) < _HEADER.size:
+        start = self._taken + _HEADER.size
+        if len(self._buffer) < start:
             raise StopIteration
         kind, length = self._read_header()
-        end = _HEADER.size + length
+        end = start + length
         if len(self._buffer) < end:
             raise StopIteration
-        body = bytes(self._buffer[_HEADER.size : end])
-        del self._buffer[:end]
+        self._taken = end
+        with memoryview(self._buffer) as view:
+            body = bytes(view[start:end])
+        if end == len(self._buffer):
+            self._buffer, self._taken = b"", 0
         return _DECODERS[kind](body)
 
-    def _read_header(self) -> tuple[Kind, int]:
-        magic, version, kind, length = _HEADER.unpack_from(self._buffer)
+    def _read_header(self) -> tuple[int, int]:
+        magic, version, kind, length = _HEADER.unpack_from(self._buffer, self._taken)
         if magic != _MAGIC:
             raise InvalidMessageError("magic", f"is {magic!r}, not {_MAGIC!r}")
         if version != PROTOCOL_VERSION:
@@ -261,7 +274,7 @@ class FrameReader:
         shortest, longest = _LENGTHS[kind]
         if not shortest <= length <= longest:
             raise InvalidMessageError("length", f"is {length}, {shortest} to {longest} are allowed")
-        return Kind(kind), length
+        return kind, length
 
 
 def _framed(kind: Kind, body: bytes) -> bytes:
@@ -294,14 +307,14 @@ def _decode_proof(body: bytes) -> Proof:
 
 def _decode_refusal(body: bytes) -> Refusal:
     (reason,) = _REFUSAL.unpack(body)
-    return Refusal(_member(Reason, reason, "reason"))
+    return Refusal(_member(_REASONS, reason, "reason"))
 
 
 def _decode_request(body: bytes) -> Request:
     operation, transfer, tag, size, lease, tensor_id = _REQUEST.unpack(body)
     # A lease that is no time is one request's fault; refusing the frame would end everybody's transfers on the link.
     checked = _within_limits(lease)
-    return Request(_member(Operation, operation, "operation"), transfer, tensor_id.hex(), tag, size, checked)
+    return Request(_member(_OPERATIONS, operation, "operation"), transfer, tensor_id.hex(), tag, size, checked)
 
 
 def _within_limits(lease: float) -> float:
@@ -311,16 +324,19 @@ def _within_limits(lease: float) -> float:
 def _decode_reply(body: bytes) -> Reply:
     status, transfer, size, tensor_id = _REPLY.unpack_from(body)
     payload = memoryview(body)[_REPLY.size :]
-    return Reply(_member(Status, status, "status"), transfer, size, tensor_id.hex(), payload)
+    return Reply(_member(_STATUSES, status, "status"), transfer, size, tensor_id.hex(), payload)
 
 
-def _member(enum: type[E], value: int, field: str) -> E:
+def _member(members: Mapping[int, E], value: int, field: str) -> E:
     try:
-        return enum(value)
-    except ValueError:
+        return members[value]
+    except KeyError:
         raise InvalidMessageError(field, f"is {value}, which does not exist") from None
 
 
+_OPERATIONS = {int(member): member for member in Operation}
+_STATUSES = {int(member): member for member in Status}
+_REASONS = {int(member): member for member in Reason}
 _LENGTHS: Mapping[int, tuple[int, int]] = {
     Kind.HELLO: (1, MAX_HELLO),
     Kind.PROOF: (1, MAX_PROOF),
@@ -328,7 +344,7 @@ _LENGTHS: Mapping[int, tuple[int, int]] = {
     Kind.REQUEST: (_REQUEST.size, _REQUEST.size),
     Kind.REPLY: (_REPLY.size, _REPLY.size + MAX_PAYLOAD),
 }
-_DECODERS: Mapping[Kind, Callable[[bytes], Frame]] = {
+_DECODERS: Mapping[int, Callable[[bytes], Frame]] = {
     Kind.HELLO: _decode_hello,
     Kind.PROOF: _decode_proof,
     Kind.REFUSAL: _decode_refusal,

@@ -16,10 +16,9 @@ from tridist.icp.status import DataPlaneStatistics
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.config import UcpDataPlaneConfig
-from tridist.icp.ucx.session import Session
+from tridist.icp.ucx.session import SCHEME, Session
 from tridist.icp.uninterrupted import to_the_end
 
-SCHEME = "ucp"
 _COPY_ELSEWHERE = 256 * 1024
 """Bytes from which copying a tensor of our own would hold up the caller's loop for long enough (about 30 µs) to pay for
 the hop to another thread."""
@@ -85,8 +84,7 @@ class UcpDataPlane(DataPlane):
             return inlined(held)
         session.counters.referenced += 1
         tensor_id = session.store.add(held, seconds)
-        uri = str(TensorUri(SCHEME, session.host, session.port, tensor_id))
-        return TensorReference(held.data_type, held.shape, held.nbytes, uri=uri)
+        return TensorReference(held.data_type, held.shape, held.nbytes, uri=session.base + tensor_id)
 
     @override
     async def get(self, reference: TensorReference, *, device: Device | str | int = HOST) -> Tensor:

@@ -64,13 +64,15 @@ class Counters:
         with self._lock:
             self.fetched += 1
             self.bytes_received += size
-            self.transports |= transports
+            if not transports <= self.transports:
+                self.transports |= transports
 
     def send(self, size: int, transports: frozenset[str]) -> None:
         """A tensor has gone to another process."""
         with self._lock:
             self.bytes_sent += size
-            self.transports |= transports
+            if not transports <= self.transports:
+                self.transports |= transports
 
 
 class _NotCopiedError(LaneError):

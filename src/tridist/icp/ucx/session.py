@@ -25,6 +25,7 @@ from tridist.icp.ucx.server import Counters, Server
 from tridist.icp.ucx.thread import Calls, Ticket
 from tridist.icp.uninterrupted import to_the_end
 
+SCHEME = "ucp"
 _LOG = logging.getLogger(__name__)
 _FLUSH = 0.5
 """Seconds for the last frames to leave at close."""
@@ -39,6 +40,8 @@ class Session:
         self.calls = Calls(context.thread, "data plane")
         self.host = host
         self.port = 0
+        self.base = ""
+        """What the URIs of this plane's tensors begin with; the id follows."""
         self._context = context
         self._server = Server(context, config, self.store, self.counters)
         self._connections = Connections(context, config)
@@ -71,6 +74,7 @@ class Session:
         try:
             session = cls(context, config, host)
             session.port = await session.calls.run(session._begin())
+            session.base = str(TensorUri(SCHEME, host, session.port, ""))
         except BaseException:
             await asyncio.to_thread(release, context)
             raise

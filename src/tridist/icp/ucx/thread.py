@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 from tridist.errors import PlaneClosedError
@@ -189,7 +188,7 @@ def deliver(
     if waiter is None or future is None:
         return
     try:
-        waiter.call_soon_threadsafe(partial(_settle, future, result, error))
+        waiter.call_soon_threadsafe(_settle, future, result, error)
     except RuntimeError:
         # The waiting loop was closed meanwhile: nobody is left to tell.
         return
