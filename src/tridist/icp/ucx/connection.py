@@ -200,8 +200,25 @@ class Connection(Link):
             return (await self._ask(uri, request)).tensor_id
 
     def release(self, tensor_id: str) -> None:
-        """Give an id up; there is no answer to wait for. From any thread."""
-        self.write(encode(Request(Operation.RELEASE, 0, tensor_id)))
+        """Give an id up, in a moment; there is no answer to wait for. From any running loop.
+
+        What is asked for after this finds the id given up: no frame overtakes it.
+        """
+        frame = encode(Request(Operation.RELEASE, 0, tensor_id))
+        if self._outbox is None:
+            super().write(frame)
+        else:
+            self._outbox.write_later(frame)
+
+    @override
+    def shut(self) -> None:
+        self._hurry()
+        super().shut()
+
+    @override
+    def abandon(self) -> None:
+        self._hurry()
+        super().abandon()
 
     @override
     def met(self) -> None:
@@ -265,11 +282,16 @@ class Connection(Link):
     @override
     def tick(self) -> None:
         """Once a second: do not wait for a peer that hangs. UCX's own transfers have timers of their own."""
+        self._hurry()  # the loop whose timer should do it may have ended
         now = time.monotonic()
         if any(question.give_up < now for question in list(self._questions.values())):
             self.abort(_late(self._config.request_timeout))
         elif self._direct is not None and self._direct.overdue():
             self.abort("the peer's memory could not be read in time")
+
+    def _hurry(self) -> None:
+        if self._outbox is not None:
+            self._outbox.hurry()
 
     def _begin(
         self, operation: Operation, uri: TensorUri, size: int, tag: int, done: Callable[[Outcome], None]

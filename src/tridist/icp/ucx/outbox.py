@@ -13,6 +13,11 @@ import socket
 import threading
 
 
+LINGER = 0.001
+"""Seconds that a frame which nobody waits for may wait for company. By itself it costs its sender 50 to 70 µs before it
+goes on (the kernel wakes the other side from within the call), and the other side a wake-up."""
+
+
 def ended_by_peer(stream: socket.socket) -> bool:
     """Whether the kernel knows of the end of a stream, even if nobody has come to read that."""
     poller = select.poll()
@@ -38,6 +43,8 @@ class Outbox:
         self._stream.setblocking(False)
         self._lock = threading.Lock()
         self._queued: list[bytes] = []
+        self._waiting: list[bytes] = []
+        self._timed = False
         self._detour = False
 
     def write(self, data: bytes) -> None:
@@ -45,11 +52,31 @@ class Outbox:
         with self._lock:
             if self._stream is None:
                 return
+            if self._waiting:
+                data = b"".join((*self._waiting, data))
+                self._waiting.clear()
             rest = data if self._detour else self._send(self._stream, data)
             if rest:
                 self._queued.append(rest)
                 self._detour = True
                 self._loop.call_soon_threadsafe(self._flush)
+
+    def write_later(self, data: bytes) -> None:
+        """Send a frame that nobody waits for: with the next one, or after `LINGER` seconds; from a running loop.
+
+        Frames keep their order.
+        """
+        with self._lock:
+            self._waiting.append(data)
+            timed, self._timed = self._timed, True
+        if not timed:
+            asyncio.get_running_loop().call_later(LINGER, self.hurry)
+
+    def hurry(self) -> None:
+        """Send what `write_later` has left waiting."""
+        self._timed = False
+        if self._waiting:
+            self.write(b"")
 
     def reader_is_there(self) -> bool:
         """Whether neither the peer nor this side has ended the stream, as `Link.peer_has_ended` tells; any thread."""
