@@ -12,7 +12,6 @@ import select
 import socket
 import threading
 
-
 LINGER = 0.001
 """Seconds that a frame which nobody waits for may wait for company. By itself it costs its sender 50 to 70 µs before it
 goes on (the kernel wakes the other side from within the call), and the other side a wake-up."""

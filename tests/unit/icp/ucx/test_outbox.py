@@ -78,3 +78,41 @@ async def test_a_closed_outbox_or_a_peer_that_is_gone_is_no_error(ends):
     outbox.close()
     outbox.close()
     outbox.write(b"nor now")
+
+
+async def test_a_frame_that_can_wait_goes_with_the_next_one_and_before_it(ends):
+    transport, other = ends
+    outbox = Outbox(transport, asyncio.get_running_loop())
+    outbox.write_later(b"first,")
+    outbox.write_later(b"second,")
+    with pytest.raises(BlockingIOError):
+        other.recv(100)  # the loop had no turn: its timer cannot have fired
+    outbox.write(b"third")
+    assert other.recv(100) == b"first,second,third"
+    outbox.close()
+
+
+async def test_a_frame_that_can_wait_does_not_wait_for_long(ends):
+    transport, other = ends
+    outbox = Outbox(transport, asyncio.get_running_loop())
+    for _ in range(3):  # a timer for each, once the one before is over
+        outbox.write_later(b"by itself")
+        assert await read(other, 9) == b"by itself"
+    outbox.close()
+
+
+async def test_what_a_loop_that_has_ended_leaves_waiting_is_sent_by_others(ends):
+    transport, other = ends
+    outbox = Outbox(transport, asyncio.get_running_loop())
+
+    async def leave():
+        outbox.write_later(b"left ")
+
+    await asyncio.to_thread(asyncio.run, leave())
+    with pytest.raises(BlockingIOError):
+        other.recv(100)
+    outbox.hurry()
+    assert other.recv(100) == b"left "
+    outbox.write_later(b"and a timer again")
+    assert await read(other, 17) == b"and a timer again"
+    outbox.close()
