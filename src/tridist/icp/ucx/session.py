@@ -220,7 +220,7 @@ class Session:
         return await (await self._connections.to(uri)).duplicate(uri, lease)
 
     def release(self, uri: TensorUri) -> None:
-        """Give an id up, soon; from any thread. A get of it that is begun later finds nothing."""
+        """Give an id up, soon; from any running loop. A get of it that is begun later finds nothing."""
         connection = self._connections.open_to(uri)
         if connection is not None and uri.id not in self._leaving:
             connection.release(uri.id)
