@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tridist.triton.shared_memory import PREFIX_VARIABLE, new_prefix, unlink_segments
 
 TESTS = Path(__file__).parents[1]
 ATTEMPTS = 3
@@ -24,15 +27,24 @@ def run_with_dying_stubs(*arguments: str) -> None:
     changed. That is for a worker's parent to mend (tests/faults), nothing here can. The backend also calls a stub dead
     that says nothing for a second, which a machine that stalls makes of a healthy one. Either end is one more attempt.
     """
+    prefix = new_prefix()
     for _ in range(ATTEMPTS):
         # Not into a pipe: stubs keep it open until their parent is gone and waited for, which comes after its end.
         with tempfile.TemporaryFile("w+") as output:
             command = [sys.executable, "-m", "support.dying_stubs", *arguments]
+            environment = {**os.environ, PREFIX_VARIABLE: prefix}
             code = subprocess.run(
-                command, cwd=TESTS, stdout=output, stderr=subprocess.STDOUT, timeout=SECONDS, check=False
+                command,
+                cwd=TESTS,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                timeout=SECONDS,
+                check=False,
             ).returncode
             output.seek(0)
             printed = output.read()
+        unlink_segments(prefix)  # of a process that came to a bad end
         if code not in NATIVE_DEATHS and not (code and TAKEN_FOR_DEAD in printed):
             break
     assert code == 0, f"exit code {code}\n{printed}"
