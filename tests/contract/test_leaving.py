@@ -17,6 +17,15 @@ from tridist import errors
 a_request = functools.partial(requests.a_request, seconds=SOON)
 
 
+async def left_delivery(client, puller):
+    """A request that its client has left since it was handed out, and its worker knows."""
+    stream = await client.post_request(a_request())
+    delivery = await next_of(puller)
+    await stream.aclose()
+    await until(lambda: delivery.left)
+    return delivery
+
+
 # -- leaving ---------------------------------------------------------------------------------------------------------
 
 
@@ -40,10 +49,7 @@ async def test_leaving_a_running_request_reaches_its_worker(client, worker):
 
 async def test_who_asks_too_late_hears_at_once_that_the_client_has_left(client, worker):
     puller = await worker.pull_requests("echo")
-    stream = await client.post_request(a_request())
-    delivery = await next_of(puller)
-    await stream.aclose()
-    await until(lambda: delivery.left)
+    delivery = await left_delivery(client, puller)
     assert watched(delivery).is_set()
 
 
@@ -141,10 +147,7 @@ async def test_closing_a_client_leaves_everything_that_it_has_open(open_plane, w
 
 async def test_a_left_request_that_is_given_back_is_gone(client, worker):
     puller = await worker.pull_requests("echo")
-    stream = await client.post_request(a_request())
-    delivery = await next_of(puller)
-    await stream.aclose()
-    await until(lambda: delivery.left)
+    delivery = await left_delivery(client, puller)
     await delivery.give_back()
     await until(lambda: is_empty(client))
     assert await nothing_from(puller)
@@ -153,10 +156,7 @@ async def test_a_left_request_that_is_given_back_is_gone(client, worker):
 async def test_a_drained_worker_gives_nothing_back_that_was_left(open_plane, client):
     first, second = await open_plane(), await open_plane()
     puller = await first.pull_requests("echo")
-    stream = await client.post_request(a_request())
-    delivery = await next_of(puller)
-    await stream.aclose()
-    await until(lambda: delivery.left)
+    await left_delivery(client, puller)
     await first.close()
     assert await nothing_from(await second.pull_requests("echo"))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
+
+from harness.load import latencies
 
 
 def allocate(size: int, device: str) -> Any:
@@ -33,9 +34,4 @@ class MemoryFloor:
 
     async def block(self, count: int) -> list[float]:
         """Seconds of each of ``count`` copies."""
-        taken = []
-        for _ in range(count):
-            started = time.perf_counter()
-            await self.copy()
-            taken.append(time.perf_counter() - started)
-        return taken
+        return await latencies(self.copy, count)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
@@ -23,6 +22,7 @@ import uvloop
 
 from harness.child import Child, child, serve
 from harness.floors.memory_floor import allocate
+from harness.load import latencies
 from tridist.icp.ucx.environment import options
 
 _CONTROL = 16
@@ -98,12 +98,7 @@ class _End:
         self._buffer = allocate(size, device)
 
     async def transfer(self, count: int) -> list[float]:
-        taken = []
-        for _ in range(count):
-            started = time.perf_counter()
-            await self._one()
-            taken.append(time.perf_counter() - started)
-        return taken
+        return await latencies(self._one, count)
 
     async def _one(self) -> None:
         raise NotImplementedError

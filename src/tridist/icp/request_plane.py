@@ -11,13 +11,14 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-from tridist.errors import AttemptsExhaustedError, TridistError
+from tridist.errors import AttemptsExhaustedError, DeadlineExceededError, TridistError
 from tridist.icp.client_watch import HeldRequest
 from tridist.icp.dead_letters import DeadLetters
 from tridist.icp.messages import InferenceRequest, InferenceResponse
-from tridist.icp.queueing import WhenFull
+from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
 from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
+from tridist.icp.subjects import check_name
 
 
 class Delivery(ABC):
@@ -240,6 +241,25 @@ class RequestPlane(ABC):
 def has_expired(request: InferenceRequest) -> bool:
     """Whether the request's deadline has passed: nobody waits for it, so nobody should start it."""
     return request.deadline is not None and request.deadline <= time.time()
+
+
+def check_post(
+    request: InferenceRequest, component_id: str | None, idempotency_key: str | None, when_full: WhenFull
+) -> None:
+    """Refuse what no plane posts; the arguments are `RequestPlane.post_request`'s.
+
+    Raises:
+        InvalidNameError: the component id cannot be part of a subject.
+        InvalidArgumentError: the idempotency key cannot be one, or ``when_full`` is none of its choices.
+        DeadlineExceededError: the deadline has passed already.
+    """
+    if component_id is not None:
+        check_name("component_id", component_id)
+    if idempotency_key is not None:
+        check_idempotency_key(idempotency_key)
+    check_when_full(when_full)
+    if has_expired(request):
+        raise DeadlineExceededError(request.id, request.operator, "queued", component_id, version=request.version)
 
 
 async def gather_quietly(tasks: set[asyncio.Task[None]]) -> None:

@@ -40,6 +40,12 @@ class Scripts:
         assert (result.returncode, result.stderr) == (0, "")
         return result.stdout.splitlines()
 
+    def refusal(self, script: str, *arguments: str) -> str:
+        """What the script says of a mistake, before it has done anything."""
+        result = self.run(script, *arguments)
+        assert (result.returncode, result.stdout) == (2, "")
+        return result.stderr
+
 
 @pytest.fixture
 def scripts(tmp_path: Path) -> Scripts:

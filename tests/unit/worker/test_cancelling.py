@@ -40,6 +40,12 @@ def post(hosted, *arguments, **options):
     return asyncio.ensure_future(only(hosted.client.post_request(*arguments, **options)))
 
 
+async def leave_running(hosted, *arguments):
+    task = post(hosted, *arguments)
+    await started(hosted)
+    await leave(task)
+
+
 async def cancelled(hosted, count=1, index=0):
     await until(lambda: counters(hosted, index).cancelled == count)
     assert not counters(hosted, index).running
@@ -67,9 +73,7 @@ class Recorder(tridist.Operator):
 
 async def test_a_coroutine_gets_a_cancelled_error():
     async with hosting(Recorder) as hosted:
-        task = post(hosted, "Recorder")
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Recorder")
         await cancelled(hosted)
         assert Recorder.ends == ["cancelled"]
         assert (counters(hosted).completed, counters(hosted).failed) == (0, 0)
@@ -128,9 +132,7 @@ async def test_nested_requests_are_left_too():
             return (await self.remote("Recorder").post_request()).outputs
 
     async with hosting(Recorder, Outer, Middle) as hosted:
-        task = post(hosted, "Outer")
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Outer")
         for index in range(3):
             await cancelled(hosted, index=index)
         assert Recorder.ends == ["cancelled"]
@@ -246,9 +248,7 @@ async def test_the_slot_of_a_thread_is_free_only_when_the_thread_is():
 
     config = tridist.OperatorConfig(name="Busy", implementation=Busy, max_in_flight=1)
     async with hosting(config) as hosted:
-        task = post(hosted, "Busy")
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Busy")
         second = post(hosted, "Busy")
         await asyncio.sleep(0.3)
         (queue,) = await hosted.client.queues()
@@ -267,9 +267,7 @@ async def test_an_operator_that_goes_on_after_its_cancellation_is_not_heard():
                 await asyncio.sleep(0.1)
 
     async with hosting(Stubborn) as hosted:
-        task = post(hosted, "Stubborn")
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Stubborn")
         await cancelled(hosted)
         assert Stubborn.ends == ["done"]
         assert (counters(hosted).completed, counters(hosted).failed) == (0, 0)
@@ -286,9 +284,7 @@ async def test_slow_cleaning_up_keeps_the_slot_and_nothing_else():
                 await go.wait()
 
     async with hosting(Tidy) as hosted:
-        task = post(hosted, "Tidy")
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Tidy")
         await asyncio.sleep(0.2)
         assert (counters(hosted).running, counters(hosted).cancelled) == (1, 0)
         go.set()
@@ -347,9 +343,7 @@ async def test_outputs_that_were_made_for_nobody_are_released():
             return {"y": np.zeros(100_000)}
 
     async with hosting(Late) as hosted:
-        task = post(hosted, "Late", {"x": np.zeros(100_000)})
-        await started(hosted)
-        await leave(task)
+        await leave_running(hosted, "Late", {"x": np.zeros(100_000)})
         await cancelled(hosted)
         assert hosted.worker.status().tensors.references == 0
         assert hosted.client.statistics().references == 0

@@ -24,8 +24,8 @@ from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.memory.puller import MemoryPuller
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import PriorityClass
-from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full, wait_for_room
-from tridist.icp.request_plane import RequestPlane, gather_quietly, has_expired
+from tridist.icp.queueing import WhenFull, wait_for_room
+from tridist.icp.request_plane import RequestPlane, check_post, gather_quietly
 from tridist.icp.response_router import ResponseRouter
 from tridist.icp.response_stream import ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -132,13 +132,7 @@ class MemoryRequestPlane(RequestPlane):
         posted = replace(request, reply_to=self._inbox)
         data = encode_request(posted)  # first of all: it looks at every field's type
         subjects = OperatorSubjects(self.namespace, request.operator, request.version)
-        if component_id is not None:
-            check_name("component_id", component_id)
-        if idempotency_key is not None:
-            check_idempotency_key(idempotency_key)
-        check_when_full(when_full)
-        if has_expired(request):
-            raise DeadlineExceededError(request.id, request.operator, "queued", component_id, version=request.version)
+        check_post(request, component_id, idempotency_key, when_full)
         self._check_size(data)
         queued = QueuedRequest(data, component_id, request.deadline, PriorityClass.of(request.priority))
         stream = self._router.open(posted, lambda late: late.fail(self._late(late.request, subjects, queued)))

@@ -41,8 +41,8 @@ from tridist.icp.nats.streams import ConsumerKey, Streams
 from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.watching import Watching
 from tridist.icp.priorities import PriorityClass
-from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
-from tridist.icp.request_plane import RequestPlane, has_expired
+from tridist.icp.queueing import WhenFull
+from tridist.icp.request_plane import RequestPlane, check_post
 from tridist.icp.response_router import ResponseRouter
 from tridist.icp.response_stream import ResponseHandler, ResponseStream
 from tridist.icp.status import QueueStatus, WorkerStatus
@@ -165,11 +165,8 @@ class NatsRequestPlane(RequestPlane):
         key = self._keys(request.operator, request.version, PriorityClass.of(request.priority))
         if component_id is not None:
             key = ConsumerKey(key.subjects, component_id, key.priority)
-        if idempotency_key is not None:
-            check_idempotency_key(idempotency_key)
-        posting = Posting(posted, data, key, idempotency_key, when_full=check_when_full(when_full))
-        if has_expired(request):
-            raise DeadlineExceededError(request.id, request.operator, "queued", component_id, version=request.version)
+        check_post(request, component_id, idempotency_key, when_full)
+        posting = Posting(posted, data, key, idempotency_key, when_full=when_full)
         self._check_size(posting.size)
         if self._unheard:
             raise DeniedError(self.config.address, self._unheard)
