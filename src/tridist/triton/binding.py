@@ -29,11 +29,11 @@ from tridist.triton.exceptions import (
     UnsupportedError,
 )
 from tridist.triton.memory import MemoryAllocator, MemoryBuffer
-from tridist.triton.model import Model
+from tridist.triton.model import Model, ModelDictionary
 from tridist.triton.options import ModelLoadDeviceLimit, Options, RateLimiterResource
 from tridist.triton.request import InferenceRequest
 from tridist.triton.response import InferenceResponse
-from tridist.triton.server import ModelDictionary, Server
+from tridist.triton.server import Server
 from tridist.triton.tensor import Tensor
 
 to_numpy = Tensor.to_numpy

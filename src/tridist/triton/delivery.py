@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
 from collections import deque
+from collections.abc import Iterator
 
 from tridist.triton.exceptions import InvalidArgumentError
 from tridist.triton.exchange import Exchange
 from tridist.triton.response import InferenceResponse, read_response
 
 _log = logging.getLogger(__name__)
+_READING_INTERVAL = 0.01
 
 
 class _Arrival:
@@ -91,6 +94,24 @@ def read_arrivals() -> None:
     """
     for mailbox in tuple(_mailboxes.values()):
         mailbox.read_all()
+
+
+@contextlib.contextmanager
+def reading_arrivals() -> Iterator[None]:
+    """Read responses for event loops (`read_arrivals`) on a thread of its own while this one waits for the core."""
+    finished = threading.Event()
+
+    def read() -> None:
+        while not finished.wait(_READING_INTERVAL):
+            read_arrivals()
+
+    thread = threading.Thread(target=read, name="tridist-triton-stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
 
 
 class AsyncResponseIterator:

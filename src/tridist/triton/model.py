@@ -132,3 +132,24 @@ class Model:
             call = getattr(library, function)
             call(handle, self.name.encode(), self.version, ctypes.byref(flags), ctypes.byref(unused))
         return flags.value
+
+
+class ModelDictionary(dict[tuple[str, int], Model]):
+    """The models of an index by name and version. A name alone gives the model without a version.
+
+    Args:
+        server: the server.
+        models: the index.
+    """
+
+    def __init__(self, server: Server, models: list[Model]) -> None:
+        super().__init__({(model.name, model.version): model for model in models})
+        self._server = server
+        self._names = {model.name for model in models}
+
+    def __getitem__(self, key: Any) -> Model:
+        if isinstance(key, tuple) and key in self:
+            return super().__getitem__(key)
+        if isinstance(key, str) and key in self._names:
+            return Model(self._server, key)
+        raise KeyError(f"Unknown Model: {key}")

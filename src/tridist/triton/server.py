@@ -3,68 +3,30 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import ctypes
 import json
 import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from typing_extensions import Self
 
-from tridist.triton.capi.enums import MetricFormat, ModelIndexFlag, ParameterType
-from tridist.triton.capi.library import Library, load_library
-from tridist.triton.delivery import read_arrivals
-from tridist.triton.exceptions import InternalError, InvalidArgumentError, TritonError, UnavailableError
-from tridist.triton.model import Model
+from tridist.triton.capi.enums import MetricFormat, ModelIndexFlag
+from tridist.triton.capi.library import load_library
+from tridist.triton.core import Core, CoreCall
+from tridist.triton.delivery import reading_arrivals
+from tridist.triton.exceptions import InternalError, TritonError, UnavailableError
+from tridist.triton.load_parameters import LoadParameter, core_parameters
+from tridist.triton.model import Model, ModelDictionary
 from tridist.triton.options import Options, core_options, repository_path
 from tridist.triton.python_backend import prepare_backend_directory, stub_records
 from tridist.triton.stub_watch import forget_ended, run_watched
 
 _log = logging.getLogger(__name__)
-_READING_INTERVAL = 0.01
-LoadParameter = str | int | bool | bytes
-
-
-class ModelDictionary(dict[tuple[str, int], Model]):
-    """The models of an index by name and version. A name alone gives the model without a version.
-
-    Args:
-        server: the server.
-        models: the index.
-    """
-
-    def __init__(self, server: Server, models: list[Model]) -> None:
-        super().__init__({(model.name, model.version): model for model in models})
-        self._server = server
-        self._names = {model.name for model in models}
-
-    def __getitem__(self, key: Any) -> Model:
-        if isinstance(key, tuple) and key in self:
-            return super().__getitem__(key)
-        if isinstance(key, str) and key in self._names:
-            return Model(self._server, key)
-        raise KeyError(f"Unknown Model: {key}")
-
-
-class _Use:
-    """A call into the core of a server. A class, because a generator would cost each request several microseconds."""
-
-    __slots__ = ("_server",)
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def __enter__(self) -> tuple[Library, int]:
-        handle = self._server.enter_core()
-        return load_library()[0], handle
-
-    def __exit__(self, *_: object) -> None:
-        self._server.leave_core()
 
 
 class Server:
@@ -80,11 +42,9 @@ class Server:
 
     def __init__(self, options: Options | None = None, **kwargs: Any) -> None:
         self.options = options if options is not None else Options(**kwargs)
-        self._handle: int | None = None
-        self._users = 0
+        self._core = Core()
         self._stubs: Path | None = None
         self._left_behind: dict[str, threading.Event] = {}  # loads by model, and what is set when they return
-        self._idle = threading.Condition()
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -105,27 +65,27 @@ class Server:
             MissingExtraError: the Triton wheel is not installed.
             ConfigurationError: it cannot be used on this machine.
         """
-        with self._idle:
-            if self._handle is not None:
-                raise InvalidArgumentError("Server already started")
-            library, installation = load_library()
-            handle = ctypes.c_void_p()
-            backends = self.options.backend_directory
-            if backends is None:
-                prepared = prepare_backend_directory(installation)
-                backends, self._stubs = str(prepared), stub_records(prepared)
-            folder = backends
-
-            def create() -> None:  # with its options: a thread that is left behind may still read them
-                with core_options(self.options, library, folder, installation) as options:
-                    library.ServerNew(ctypes.byref(handle), options)
-
-            run_watched(create, self._stubs, None)
-            self._handle = handle.value
+        self._core.start(self._create)
         _running.add(self)
         if wait_until_ready:
             self._wait_until_ready(polling_interval, timeout)
         return self
+
+    def _create(self) -> int | None:
+        library, installation = load_library()
+        handle = ctypes.c_void_p()
+        backends = self.options.backend_directory
+        if backends is None:
+            prepared = prepare_backend_directory(installation)
+            backends, self._stubs = str(prepared), stub_records(prepared)
+        folder = backends
+
+        def create() -> None:  # with its options: a thread that is left behind may still read them
+            with core_options(self.options, library, folder, installation) as options:
+                library.ServerNew(ctypes.byref(handle), options)
+
+        run_watched(create, self._stubs, None)
+        return handle.value
 
     def _wait_until_ready(self, polling_interval: float, timeout: float | None) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -147,14 +107,12 @@ class Server:
                 waits for a dead stub is one until the process ends: the core would be deleted under its feet.
             TritonError: requests did not finish in time. What they hold stays until the process ends.
         """
-        with self._idle:
-            handle, self._handle = self._started(), None
-            if not self._idle.wait_for(lambda: self._users == 0, timeout=self.options.exit_timeout):
-                self._handle = handle
-                raise UnavailableError(f"Server cannot stop: {self._what_runs()}")
+        handle = self._core.withdraw(self.options.exit_timeout)
+        if handle is None:
+            raise UnavailableError(f"Server cannot stop: {self._what_runs()}")
         _running.discard(self)
         library, _ = load_library()
-        with _reading_arrivals():
+        with reading_arrivals():
             library.ServerStop(handle)
             library.ServerDelete(handle)
         if self._stubs is not None:
@@ -167,39 +125,20 @@ class Server:
         return "a call into it is still running"
 
     def __enter__(self) -> Self:
-        if self._handle is None:
+        if not self._core.started:
             self.start(wait_until_ready=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def core(self) -> _Use:
+    def core(self) -> CoreCall:
         """The core and its server object for a ``with`` block, in which the server is not deleted.
 
         Raises:
             InvalidArgumentError: it is not started.
         """
-        return _Use(self)
-
-    def enter_core(self) -> int:
-        """Count one more call into the core; gives the server object."""
-        with self._idle:
-            handle = self._started()
-            self._users += 1
-            return handle
-
-    def leave_core(self) -> None:
-        """Count one call less."""
-        with self._idle:
-            self._users -= 1
-            if self._users == 0:
-                self._idle.notify_all()
-
-    def _started(self) -> int:
-        if self._handle is None:
-            raise InvalidArgumentError("Server not started")
-        return self._handle
+        return CoreCall(self._core)
 
     # -- state -----------------------------------------------------------------------------------------------------
 
@@ -251,8 +190,7 @@ class Server:
         Raises:
             InvalidArgumentError: the server is not started.
         """
-        with self._idle:
-            self._started()
+        self._core.check_started()
         return Model(self, model_name, model_version)
 
     def models(self, exclude_not_ready: bool = False) -> ModelDictionary:
@@ -282,14 +220,13 @@ class Server:
         given = dict(parameters or {})  # also keeps bytes, to which the core only has a pointer
 
         def load() -> None:  # on a thread that is counted until the core lets it go, also where it is left behind
-            with self.core() as (library, handle), _parameters(library, given) as (array, count):
+            with self.core() as (library, handle), core_parameters(library, given) as (array, count):
                 if given:
                     library.ServerLoadModelWithParameters(handle, model_name.encode(), array, count)
                 else:
                     library.ServerLoadModel(handle, model_name.encode())
 
-        with self._idle:
-            self._started()
+        self._core.check_started()
         if model_name in self._waiting_for_dead_stubs():
             raise InternalError(f"failed to load model {model_name!r}: an earlier load still waits for a dead stub")
         run_watched(load, self._stubs, model_name, lambda end: self._left_behind.update({model_name: end}))
@@ -349,7 +286,7 @@ class Server:
         Raises:
             TritonError: the mode is not EXPLICIT, or the repository is registered already.
         """
-        with self.core() as (library, handle), _parameters(library, name_mapping or {}) as (array, count):
+        with self.core() as (library, handle), core_parameters(library, name_mapping or {}) as (array, count):
             library.ServerRegisterModelRepository(handle, repository_path(path).encode(), array, count)
 
     def unregister_model_repository(self, path: str | os.PathLike[str]) -> None:
@@ -375,50 +312,3 @@ def _stop_all() -> None:
             server.stop()
         except TritonError as error:  # noqa: PERF203  # one server that does not stop keeps no other one running
             _log.warning("a Triton server did not stop at exit: %s", error)
-
-
-@contextlib.contextmanager
-def _reading_arrivals() -> Iterator[None]:
-    """Read responses on a thread of their own while this one waits for the core."""
-    finished = threading.Event()
-
-    def read() -> None:
-        while not finished.wait(_READING_INTERVAL):
-            read_arrivals()
-
-    thread = threading.Thread(target=read, name="tridist-triton-stop", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
-
-
-@contextlib.contextmanager
-def _parameters(library: Library, values: Mapping[str, LoadParameter]) -> Iterator[tuple[Any, int]]:
-    """The values as an array of the core's parameter objects, deleted afterwards."""
-    made: list[int] = []
-    try:
-        for name, value in values.items():
-            made.append(_parameter(library, name, value))
-        yield (ctypes.c_void_p * len(made))(*made), len(made)
-    finally:
-        for parameter in made:
-            library.ParameterDelete(parameter)
-
-
-def _parameter(library: Library, name: str, value: LoadParameter) -> int:
-    # The core copies values of the first three kinds, and keeps a pointer to bytes: the caller's mapping holds those.
-    made: int | None = None
-    if isinstance(value, bool):
-        made = library.ParameterNew(name.encode(), ParameterType.BOOL, ctypes.byref(ctypes.c_bool(value)))
-    elif isinstance(value, int):
-        made = library.ParameterNew(name.encode(), ParameterType.INT, ctypes.byref(ctypes.c_int64(value)))
-    elif isinstance(value, str):
-        made = library.ParameterNew(name.encode(), ParameterType.STRING, value.encode())
-    elif isinstance(value, bytes):
-        made = library.ParameterBytesNew(name.encode(), value, len(value))
-    if made is None:
-        raise InvalidArgumentError(f"parameter {name}: {type(value).__name__} is no type of a load parameter")
-    return made

@@ -46,5 +46,5 @@ def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServ
 
     yield start
     for server in servers:
-        if server._handle is not None:
+        if server._core.started:
             server.stop()
