@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tridist import errors
+from tridist.errors import root
 
 EXAMPLES = [
     errors.TridistError("plain", anything=1),
@@ -133,7 +134,7 @@ def test_an_attribute_cannot_hide_what_a_subclass_defines():
         arrived = errors.error_from_wire("TEST_FANCY", "words", {"advice": "give up", "hint": 1})
         assert (arrived.advice, arrived.hint) == ("try again", 1)
     finally:
-        del errors._REGISTRY["TEST_FANCY"]
+        del root._REGISTRY["TEST_FANCY"]
 
 
 @settings(max_examples=150, deadline=None)
