@@ -4,17 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import json
-import os
-import queue
 import shutil
-import signal
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -23,8 +17,8 @@ from typing import TypeVar
 from typing_extensions import Self
 
 from tridist.checks import check_host, check_seconds, check_whole
-from tridist.deployment import tied_exec
 from tridist.deployment.private_directory import PrivateDirectory
+from tridist.deployment.tied_process import TiedProcess
 from tridist.errors import DeploymentError, MissingExtraError
 
 _PROCESS = "nats-server"
@@ -108,7 +102,7 @@ class EmbeddedNatsServer:
 
     def __init__(self, config: NatsServerConfig | None = None) -> None:
         self.config = config or NatsServerConfig()
-        self._process: _TiedProcess | None = None
+        self._process: TiedProcess | None = None
         self._private: PrivateDirectory | None = None
         self._port: int | None = self.config.port
         # A start goes on, on its thread, when whoever awaits it is cancelled; a stop has to come after it.
@@ -222,10 +216,10 @@ class EmbeddedNatsServer:
         ports.mkdir()
         configuration.write_text(self.config.render(self.store_dir, -1 if self._port is None else self._port))
         command = [str(binary), "--config", str(configuration), "--ports_file_dir", str(ports)]
-        self._process = _TiedProcess(command, self.log_path)
+        self._process = TiedProcess(_PROCESS, command, self.log_path)
         self._port = self._await_port(self._process, ports)
 
-    def _await_port(self, process: _TiedProcess, ports: Path) -> int:
+    def _await_port(self, process: TiedProcess, ports: Path) -> int:
         """The port that the server listens on; it writes its ports file when it is ready for clients."""
         give_up = time.monotonic() + self.config.start_timeout
         while True:
@@ -283,56 +277,3 @@ def _read_port(ports: Path) -> int | None:
         if urls:
             return int(str(urls[0]).rsplit(":", 1)[1])
     return None
-
-
-class _TiedProcess:
-    """A child process in a session of its own that is owned, and waited for, by a thread of its own.
-
-    Linux tells a child of the death of the *thread* that forked it, so that thread has to last as long as the child;
-    it also reaps it. The thread is a daemon: it ends with this process at the latest, and then the child does.
-    """
-
-    def __init__(self, command: Sequence[str], log_path: Path) -> None:
-        self.exit_code: int | None = None
-        self._ended = threading.Event()
-        outcome: queue.Queue[subprocess.Popen[bytes] | Exception] = queue.Queue()
-        threading.Thread(target=self._own, args=(command, log_path, outcome), name=_PROCESS, daemon=True).start()
-        process = outcome.get()
-        if isinstance(process, Exception):
-            raise DeploymentError(_PROCESS, f"could not be started: {process}") from process
-        self._process = process
-        self.pid = process.pid
-
-    def end(self, grace: float, *, kill: bool) -> None:
-        """SIGTERM, ``grace`` seconds, SIGKILL; ``kill`` leaves out the first two."""
-        if not kill:
-            self._signal(signal.SIGTERM)
-            if self._ended.wait(grace):
-                return
-        self._signal(signal.SIGKILL)
-        self._ended.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(number)
-
-    def _own(
-        self, command: Sequence[str], log_path: Path, outcome: queue.Queue[subprocess.Popen[bytes] | Exception]
-    ) -> None:
-        try:
-            process = _spawn(command, log_path)
-        except Exception as error:  # noqa: BLE001 (whoever waits for the outcome would wait for ever)
-            outcome.put(error)
-            return
-        outcome.put(process)
-        self.exit_code = process.wait()
-        self._ended.set()
-
-
-def _spawn(command: Sequence[str], log_path: Path) -> subprocess.Popen[bytes]:
-    if sys.platform == "linux":
-        command = [sys.executable, "-I", "-S", tied_exec.__file__, str(os.getpid()), *command]
-    with log_path.open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )

@@ -45,6 +45,11 @@ class Enquiry:
     request_ids: tuple[str, ...]
 
 
+def completes_receipt(sequence: int, window: int) -> bool:
+    """Whether the client tells when its reader has taken response number ``sequence``: twice in a window."""
+    return (sequence + 1) % max(window // 2, 1) == 0
+
+
 def encode_report(report: ClientReport) -> bytes:
     """The bytes of a report."""
     fields = {"read": dict(report.read), "left": dict(report.left), "received": dict(report.received)}

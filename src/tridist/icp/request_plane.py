@@ -12,8 +12,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from tridist.errors import AttemptsExhaustedError, DeadlineExceededError, TridistError
-from tridist.icp.client_watch import HeldRequest
 from tridist.icp.dead_letters import DeadLetters
+from tridist.icp.held_request import HeldRequest
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.queueing import WhenFull, check_idempotency_key, check_when_full
 from tridist.icp.response_stream import DropHandler, ResponseHandler, ResponseStream

@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from msgspec.structs import replace
 
 from tridist.errors import TridistError, WindowExceededError
-from tridist.icp.client_watch import completes_receipt
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
+from tridist.icp.reports import completes_receipt
 
 _log = logging.getLogger(__name__)
 

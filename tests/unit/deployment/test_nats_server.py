@@ -15,8 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tridist.deployment import nats_server
 from tridist.deployment.nats_server import EmbeddedNatsServer, NatsServerConfig, find_nats_server
+from tridist.deployment.tied_process import TiedProcess
 from tridist.errors import DeploymentError, MissingExtraError
 
 
@@ -112,7 +112,7 @@ async def test_a_restart_that_fails_keeps_port_and_store_for_the_next_one():
 def test_a_program_that_cannot_be_started_is_an_error_not_a_hang(command, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", command[0])
     with pytest.raises(DeploymentError, match="could not be started"):
-        nats_server._TiedProcess(command, tmp_path / "log")
+        TiedProcess("nobody", command, tmp_path / "log")
 
 
 def test_a_server_that_dies_at_start_shows_the_end_of_its_log():

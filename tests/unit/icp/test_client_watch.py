@@ -9,9 +9,9 @@ import pytest
 
 from tridist import errors
 from tridist.icp import client_watch
-from tridist.icp.client_watch import ClientWatch, completes_receipt
+from tridist.icp.client_watch import ClientWatch
 from tridist.icp.messages import InferenceRequest
-from tridist.icp.reports import ClientReport
+from tridist.icp.reports import ClientReport, completes_receipt
 
 ME, OTHER = "tridist.ns.response.me", "tridist.ns.response.other"
 ECHO = ("echo", 1)

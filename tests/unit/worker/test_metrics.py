@@ -18,7 +18,7 @@ import tridist
 from support.hosting import hosting
 from support.waiting import until
 from tridist import errors
-from tridist.icp.memory.broker import QueuedRequest, QueueLimits
+from tridist.icp.memory.request_queue import QueuedRequest, QueueLimits
 from tridist.icp.subjects import OperatorSubjects
 from tridist.worker import OperatorConfig, Worker, WorkerConfig
 from tridist.worker.metrics import MetricsServer

@@ -11,11 +11,13 @@ from typing_extensions import override
 
 from tridist.errors import AttemptsExhaustedError, TridistError
 from tridist.icp.base_puller import BasePuller
-from tridist.icp.client_watch import ClientWatch, HeldRequest
+from tridist.icp.client_watch import ClientWatch
 from tridist.icp.codec import decode_request, encode_response, salvage_reply
 from tridist.icp.dead_letters import DeadLetter, last_error
-from tridist.icp.memory.broker import MemoryBroker, QueuedRequest
+from tridist.icp.held_request import HeldRequest
+from tridist.icp.memory.broker import MemoryBroker
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
+from tridist.icp.memory.request_queue import QueuedRequest
 from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse
 from tridist.icp.request_plane import Delivery, has_expired
 from tridist.icp.subjects import OperatorSubjects

@@ -17,14 +17,16 @@ from tridist.errors import (
     PlaneClosedError,
     TridistError,
 )
-from tridist.icp.client_watch import ClientWatch, completes_receipt
+from tridist.icp.client_watch import ClientWatch
 from tridist.icp.codec import decode_response, encode_request, encode_response
-from tridist.icp.memory.broker import MemoryBroker, QueuedRequest, QueueLimits
+from tridist.icp.memory.broker import MemoryBroker
 from tridist.icp.memory.dead_letters import MemoryDeadLetters
 from tridist.icp.memory.puller import MemoryPuller
+from tridist.icp.memory.request_queue import QueuedRequest, QueueLimits
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.priorities import PriorityClass
 from tridist.icp.queueing import WhenFull, wait_for_room
+from tridist.icp.reports import completes_receipt
 from tridist.icp.request_plane import RequestPlane, check_post, gather_quietly
 from tridist.icp.response_router import ResponseRouter
 from tridist.icp.response_stream import ResponseHandler, ResponseStream

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from typing_extensions import override
 
 from tridist.errors import TridistError
-from tridist.icp.client_watch import HeldRequest
+from tridist.icp.held_request import HeldRequest
 from tridist.icp.nats.direct_client import Message
 from tridist.icp.nats.headers import AckSubject
 from tridist.icp.priorities import PriorityClass

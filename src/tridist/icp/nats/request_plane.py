@@ -21,7 +21,6 @@ from tridist.errors import (
     TridistError,
     UnsupportedProtocolError,
 )
-from tridist.icp.client_watch import completes_receipt
 from tridist.icp.codec import decode_response, encode_request, encode_response
 from tridist.icp.messages import InferenceRequest, InferenceResponse
 from tridist.icp.nats import inspection
@@ -42,6 +41,7 @@ from tridist.icp.nats.tasks import OwnedTasks
 from tridist.icp.nats.watching import Watching
 from tridist.icp.priorities import PriorityClass
 from tridist.icp.queueing import WhenFull
+from tridist.icp.reports import completes_receipt
 from tridist.icp.request_plane import RequestPlane, check_post
 from tridist.icp.response_router import ResponseRouter
 from tridist.icp.response_stream import ResponseHandler, ResponseStream

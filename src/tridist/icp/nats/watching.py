@@ -7,7 +7,8 @@ import logging
 
 from tridist.errors import PlaneError, TridistError
 from tridist.icp import subjects
-from tridist.icp.client_watch import ClientWatch, HeldRequest
+from tridist.icp.client_watch import ClientWatch
+from tridist.icp.held_request import HeldRequest
 from tridist.icp.limits import MAX_REPORTED
 from tridist.icp.nats.connection import NatsConnection
 from tridist.icp.nats.direct_client import Message
