@@ -141,6 +141,7 @@ class OperatorHost:
         async for delivery in puller:
             work = answering.begin()
             self._running[work] = loop.create_task(self._serve(delivery, answering, work))
+            del delivery, work  # else the last request would stay until another one comes
 
     async def _serve(self, delivery: Delivery, answering: Answering, work: Work) -> None:
         began, outcome = time.perf_counter(), Outcome.GIVEN_BACK

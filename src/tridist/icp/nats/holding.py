@@ -118,9 +118,15 @@ class Holding:
             self._asking.check(now)
             if self._connection.connected:
                 # Young ones have time until the next round; most are done by then and cost nothing here.
-                old = [d for d in self._held if now - d.received_at > pause / 2]
-                for delivery in old:
-                    await self._try_to(self._give_sign(delivery))
+                await self._give_signs(now - pause / 2)
+
+    async def _give_signs(self, before: float) -> None:
+        """Tell the server that we still work on what came before that time.
+
+        A method of its own: `stay_alive` would keep what it looked at, and all that belongs to it, while it sleeps.
+        """
+        for delivery in [each for each in self._held if each.received_at < before]:
+            await self._try_to(self._give_sign(delivery))
 
     async def _give_sign(self, delivery: NatsDelivery) -> None:
         if not self.overdue(delivery):

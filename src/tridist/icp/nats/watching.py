@@ -97,10 +97,13 @@ class Watching:
     async def _ask(self) -> None:
         while True:
             await asyncio.sleep(self.watch.pause)
-            if not self._connection.connected:
-                continue
-            for inbox, request_ids in self.watch.enquiries().items():
-                await self._enquire(inbox, request_ids)
+            if self._connection.connected:
+                await self._ask_all()
+
+    async def _ask_all(self) -> None:
+        # A method of its own: `_ask` would keep the ids of those it asked about while it sleeps.
+        for inbox, request_ids in self.watch.enquiries().items():
+            await self._enquire(inbox, request_ids)
 
     async def _enquire(self, inbox: str, request_ids: list[str]) -> None:
         subject = subjects.enquiries(self._namespace, _component(inbox))
