@@ -100,6 +100,7 @@ class Schedule(Generic[T]):
         self._direct: deque[T] = deque()
         self._movable: set[T] = set()
         self._turns = Turns()
+        self._silent: set[PriorityClass] = set()
         self._full_since = 0.0
         self._tight_since: float | None = None
         self._unanswered: tuple[PriorityClass, str | None] | None = None
@@ -115,12 +116,15 @@ class Schedule(Generic[T]):
         known = self._classes[which]
         known.none = False
         known.more = pending > 0
+        if self._silent:
+            self._silent.discard(which)
 
     def emptied(self, which: PriorityClass) -> None:
         """The server answered a question: nothing of this class waits any more."""
         known = self._classes[which]
         known.none = True
         known.more = False
+        self._silent.discard(which)
 
     def arrived(self, item: T, which: PriorityClass | None, now: float, *, movable: bool) -> None:
         """A request came.
@@ -153,7 +157,9 @@ class Schedule(Generic[T]):
                 return None  # it is the turn of another, which may be on its way
             item = self._classes[which].queue.popleft()
             self._movable.discard(item)
-            self._turns.started(which, wanting if len(wanting) == 1 else self._wanting())
+            wanting = wanting if len(wanting) == 1 else self._wanting()
+            # One that waits behind a silence waits still: its turn is not over because we went on without it.
+            self._turns.started(which, [*wanting, *self._silent] if self._silent else wanting)
         self.waiting -= 1
         self.running.add(item)
         if len(self.running) >= self._slots:
@@ -227,6 +233,7 @@ class Schedule(Generic[T]):
         if full:
             self._slow = True
             self._forget(more=True)
+            self._silent.clear()  # they are asked anew
         self._look(now)
         return Review([known.which for known in late], returned, given_up)
 
@@ -308,6 +315,7 @@ class Schedule(Generic[T]):
         self._unanswered = None
         known.ledger.question = None  # now it is a pull request like any other
         known.none = True
+        self._silent.add(which)
         return True
 
     def _take_movable(self) -> list[T]:

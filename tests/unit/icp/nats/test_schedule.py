@@ -105,6 +105,14 @@ class Server:
             if self.schedule.uneasy and self.review():  # a review that has found nothing changes nothing
                 self.settle()
 
+    def wait_in_silence(self):
+        """Let nothing come for as long as an answer may take; whether a question was given up."""
+        reviews = []
+        for _ in range(int(ANSWER_SECONDS / FULL_SECONDS) + 3):
+            self.now += FULL_SECONDS
+            reviews.append(self.schedule.review(self.now).given_up)
+        return any(reviews)
+
     def finish(self):
         self.schedule.freed(min(self.schedule.running, key=lambda item: item[1]), self.now)
         self.settle()
@@ -260,6 +268,47 @@ def test_a_question_without_an_answer_holds_nobody_up_for_long():
         server.review()
     server.settle()
     assert [which for which, _ in server.started] == [NORMAL]
+
+
+@pytest.mark.parametrize(("late", "others", "row"), [(LOW, NORMAL, OTHERS_IN_A_ROW), (NORMAL, HIGH, HIGHS_IN_A_ROW)])
+def test_whose_turn_it_was_when_the_server_fell_silent_goes_as_soon_as_it_is_here(late, others, row):
+    server = Server(1)
+    server.post(others, 3 * OTHERS_IN_A_ROW)
+    server.post(late)
+    server.settle()
+    assert server.work(row - 1) == [others] * (row - 1)
+    server.schedule.freed(server.started[-1], server.now)
+    server.ask()
+    assert server.schedule.ledger(late).question is not None
+    assert server.wait_in_silence()
+    for _ in range(3):  # the others are here first, time and again
+        server.ask()
+        while not server.schedule.waiting:
+            assert server.serve(HIGH) or server.serve(others)
+            server.ask()
+        server.hand_out()
+        assert server.started[-1][0] is others
+        server.now += SHORT
+        server.schedule.freed(server.started[-1], server.now)
+    assert server.serve(late)
+    server.settle()
+    assert server.started[-1][0] is late
+    assert server.work(row) == [others] * row, "once"
+
+
+def test_a_lower_one_that_comes_while_a_higher_one_is_on_its_way_goes_before_it_and_then_none_does():
+    server = idle()
+    server.post(HIGH)
+    server.settle()
+    server.post(HIGH, 6)  # it has heard of none of them
+    server.post(LOW, 2)
+    server.schedule.freed(server.started[-1], server.now)
+    server.ask()
+    server.serve(LOW)
+    server.hand_out()
+    server.settle()
+    assert server.started[-1][0] is LOW
+    assert server.work(7) == [HIGH] * 6 + [LOW]
 
 
 def test_a_lower_one_that_is_here_waits_for_the_answer_about_a_higher_one():
