@@ -84,6 +84,13 @@ async def answer(plane: RequestPlane, delivery: Delivery, **fields: Any) -> None
     await delivery.ack()
 
 
+async def echo_one(plane: RequestPlane, puller: AsyncIterator[Delivery]) -> Delivery:
+    """`answer` the delivery that comes next."""
+    delivery = await next_of(puller)
+    await answer(plane, delivery)
+    return delivery
+
+
 @asynccontextmanager
 async def serving(
     plane: RequestPlane, operator: str, *, slots: int = 4, seconds: float = 0.0
