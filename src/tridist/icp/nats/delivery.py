@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from typing_extensions import override
 
 from tridist.errors import TridistError
@@ -30,7 +31,7 @@ def nak(delay: float) -> bytes:
     return NAK if delay <= 0 else NAK + b" " + json.dumps({"delay": int(delay * _NANOSECONDS)}).encode()
 
 
-class Arrival(NamedTuple):
+class Arrival(Struct, frozen=True, gc=False):
     """A message that was pulled.
 
     Attributes:

@@ -10,8 +10,9 @@ import contextlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from msgspec import Struct
 from nats.aio.client import Client
 from nats.protocol.command import hpub_cmd, pub_cmd
 from typing_extensions import override
@@ -26,10 +27,14 @@ _TURN_BYTES = 512 * 1024
 """What may be published in one turn of the loop before we wait for the socket: 256 requests of 1 KiB and more. At
 64 KiB a third of 64 such requests, and three quarters of 256, took the long way of nats-py. To write to the socket
 whenever there are 64 KiB, in the middle of a turn, saved that as well, but made the server wake up more often."""
+_LINE_END = b"\r\n"
 
 
-class Message(NamedTuple):
-    """A message off the wire: ``header`` is its raw header block, empty for most."""
+class Message(Struct, frozen=True, gc=False):
+    """A message off the wire: ``header`` is its raw header block, empty for most.
+
+    A struct is made in 0.1 µs, a named tuple in 0.4; so it is with what else is made for each message.
+    """
 
     subject: str
     reply: str
@@ -78,22 +83,26 @@ class DirectClient(Client):
             _log.exception("a message on %r could not be handled", subject)
 
     def send(self, subject: str, payload: bytes, reply: str, headers: bytes) -> bool:
-        """`publish` for the usual case, which does not wait: in 1.3 µs instead of 3.3. False when it may not be one."""
+        """`publish` for the usual case, which does not wait: in 1.0 µs instead of 3.3. False when it may not be one."""
         size = len(headers) + len(payload)
-        if self._status != Client.CONNECTED or size > self._max_payload or size > _EAGER_BYTES:
+        if size > self._max_payload or size > _EAGER_BYTES or self._status != Client.CONNECTED:
             return False
         # Nobody's subject smuggles in a word or a line of the protocol: nats-py refuses what this does not let pass.
         if subject.split() != [subject] or (reply and reply.split() != [reply]):
             return False
         if self._pending_data_size + size > _TURN_BYTES or not (self._writing or self._write_soon()):
             return False
-        sizes = f"{len(headers)} {size}" if headers else f"{size}"
-        line = f"{'H' if headers else ''}PUB {subject} {reply} {sizes}\r\n"
-        command = b"".join((line.encode(), headers, payload, b"\r\n"))
-        self.stats["out_msgs"] += 1
-        self.stats["out_bytes"] += len(payload)
-        self._pending.append(command)
-        self._pending_data_size += len(command)
+        # In pieces, which are put together once a turn: a message by itself would be copied twice.
+        if headers:
+            line = f"HPUB {subject} {reply} {len(headers)} {size}\r\n".encode()
+            self._pending += (line, headers, payload, _LINE_END)
+        else:
+            line = f"PUB {subject} {reply} {size}\r\n".encode()
+            self._pending += (line, payload, _LINE_END)
+        self._pending_data_size += len(line) + size + len(_LINE_END)
+        stats = self.stats
+        stats["out_msgs"] += 1
+        stats["out_bytes"] += len(payload)
         return True
 
     @override
@@ -133,6 +142,6 @@ class DirectClient(Client):
         if self._pending and self.is_connected and self._transport is not None:
             # A transport that just broke: the reading side finds out, and what is pending waits for the next one.
             with contextlib.suppress(OSError, RuntimeError):
-                self._transport.writelines(self._pending)
+                self._transport.write(b"".join(self._pending))
                 self._pending = []
                 self._pending_data_size = 0

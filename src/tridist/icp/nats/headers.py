@@ -6,7 +6,8 @@ import functools
 import math
 import re
 from dataclasses import dataclass
-from typing import NamedTuple
+
+from msgspec import Struct
 
 _VERSION = b"NATS/1.0"
 _STATUS = _VERSION + b" "
@@ -43,7 +44,7 @@ class Status:
     pending: int | None = None
 
 
-class AckSubject(NamedTuple):
+class AckSubject(Struct, frozen=True, gc=False):
     """What the reply subject of a delivered message tells.
 
     Attributes:

@@ -65,14 +65,14 @@ class Holding:
 
     def accept(self, request: InferenceRequest, arrival: Arrival) -> None:
         """Hold a request from now on; it gets a slot when its turn comes."""
-        which, message, ack, at = arrival
+        which, message, ack = arrival.which, arrival.message, arrival.ack
         held = self._watch.hold(request, ack.sequence, ack.deliveries)
         if held is None:  # its client has left already
             self._tasks.spawn(self._connection.publish(message.reply, TERM))
             self._asking.refill()
             return
         direct = which is None
-        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=at)
+        delivery = NatsDelivery(held, message.reply, self._settle, direct=direct, received_at=arrival.at)
         held.stale = partial(self.overdue, delivery)
         self._held.add(delivery)
         self._asking.direct += direct

@@ -7,7 +7,7 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec import Struct
 from nats.nuid import NUID
@@ -41,7 +41,7 @@ class DeniedError(ConnectionFailedError):
     """The server does not let us publish there, or listen for its replies: our user has no right to."""
 
 
-class PublishAck(NamedTuple):
+class PublishAck(Struct, frozen=True, gc=False):
     """The server has a message.
 
     Attributes:

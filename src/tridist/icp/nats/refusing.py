@@ -78,7 +78,7 @@ class Refusing:
         self._exhausted += 1
 
     async def _refuse(self, refusal: Refusal, arrival: Arrival) -> None:
-        _, message, ack, _ = arrival
+        message, ack = arrival.message, arrival.ack
         error, spared = refusal.error, False
         try:
             if isinstance(error, AttemptsExhaustedError):
