@@ -90,7 +90,10 @@ class Call:
         self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
         # Not ours any more: what ends in an error lives for as long as its traceback, and that may be long.
         inputs, self._inputs = self._inputs, {}
-        request = self._request.with_inputs(await self._outgoing.put_all(inputs, "inputs"))
+        references = self._outgoing.put_small(inputs)
+        if references is None:
+            references = await self._outgoing.put_all(inputs, "inputs")
+        request = self._request.with_inputs(references)
         del inputs
         try:
             self._stream = await self._requests.post_request(request, **self._posting)

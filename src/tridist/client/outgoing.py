@@ -18,6 +18,7 @@ from tridist.icp.tensor import Tensor
 
 _INLINE_SHARE = 2
 """Tensors inlined by size alone fill at most half of a message; the rest is for names and what is forced inline."""
+_SMALL = 64 * 1024
 _MANY_ITEMS = 10_000
 _MANY_BYTES = 4 << 20
 """Above these a conversion takes some milliseconds, and moves to a thread."""
@@ -37,6 +38,22 @@ class Outgoing:
         self._budget = max_payload // _INLINE_SHARE
         self._lease = lease
         self.made = ReferenceScope()
+
+    def put_small(self, tensors: Mapping[str, Any]) -> dict[str, TensorReference] | None:
+        """What `put_all` gives for small arrays of numbers alone, in 1.5 µs instead of 2.5; None for everything else.
+
+        Nearly all messages carry at most a few of these.
+        """
+        if type(tensors) is not dict:
+            return None
+        plane, most = self._plane, min(self._budget, self._plane.inline_threshold, _SMALL)
+        for name, value in tensors.items():
+            if type(value) is not np.ndarray or type(name) is not str or not name or value.dtype.kind not in NUMBERS:
+                return None
+            most -= value.nbytes
+        if most < 0:
+            return None  # some do not fit, or not together
+        return {name: plane.put(value, inline=True) for name, value in tensors.items()}
 
     async def put_all(self, tensors: Mapping[str, Any], field: str) -> dict[str, TensorReference]:
         """References for all of ``tensors``; remote ones are passed on as they are.

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 import numpy.typing as npt
+from msgspec import Struct, field
 from typing_extensions import Self
 
 from tridist.errors import PlaneClosedError
@@ -86,13 +87,10 @@ class RemoteTensor:
         return f"RemoteTensor({self.data_type.value}, shape={list(self.shape)}, {where})"
 
 
-class ReferenceScope:
+class ReferenceScope(Struct, eq=False):
     """References that end together, at the latest when the request that they were made for does."""
 
-    __slots__ = ("_tensors",)
-
-    def __init__(self) -> None:
-        self._tensors: list[RemoteTensor] = []
+    _tensors: list[RemoteTensor] = field(default_factory=list)
 
     def __bool__(self) -> bool:
         """Whether there is anything to release."""

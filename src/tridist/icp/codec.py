@@ -87,7 +87,6 @@ def encode_request(request: InferenceRequest) -> bytes:
     Raises:
         InvalidArgumentError: a field is too long, too large, not finite or of the wrong type; ``field`` says which.
     """
-    _check_whole("protocol_version", request.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
     if not _is_plain_request(request):
         _check_request(request)
     return _encode(request)
@@ -120,7 +119,6 @@ def encode_response(response: InferenceResponse) -> bytes:
     Raises:
         InvalidArgumentError: a field is too long, too large or of the wrong type; ``field`` says which.
     """
-    _check_whole("protocol_version", response.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
     if not isinstance(response.final, bool):
         raise _wrong("final", response.final, "bool")
     if not _is_plain_response(response):
@@ -220,8 +218,12 @@ def _sound(tensors: Mapping[str, TensorReference]) -> bool:
 def _is_plain_request(request: InferenceRequest) -> bool:
     """Whether a request is one that can be sent at a glance, which takes half of a close look: nearly all are."""
     return (
-        _is_short(request.id, MAX_ID_LENGTH)
-        and _is_short(request.operator, MAX_OPERATOR_LENGTH)
+        type(request.protocol_version) is int
+        and request.protocol_version == PROTOCOL_VERSION
+        and type(request.id) is str
+        and len(request.id) <= MAX_ID_LENGTH
+        and type(request.operator) is str
+        and len(request.operator) <= MAX_OPERATOR_LENGTH
         and type(request.version) is int
         and 1 <= request.version <= MAX_VERSION
         and _are_plain(request.inputs)
@@ -234,7 +236,8 @@ def _is_plain_request(request: InferenceRequest) -> bool:
         and (request.deadline is None or (type(request.deadline) is float and math.isfinite(request.deadline)))
         and type(request.trace_context) is dict
         and not request.trace_context
-        and _is_short(request.reply_to, MAX_ADDRESS_LENGTH)
+        and type(request.reply_to) is str
+        and len(request.reply_to) <= MAX_ADDRESS_LENGTH
         and type(request.response_window) is int
         and 1 <= request.response_window <= MAX_RESPONSE_WINDOW
     )
@@ -243,20 +246,20 @@ def _is_plain_request(request: InferenceRequest) -> bool:
 def _is_plain_response(response: InferenceResponse) -> bool:
     """As `_is_plain_request`; whether it is final, and its error, are looked at anyway."""
     return (
-        _is_short(response.request_id, MAX_ID_LENGTH)
+        type(response.protocol_version) is int
+        and response.protocol_version == PROTOCOL_VERSION
+        and type(response.request_id) is str
+        and len(response.request_id) <= MAX_ID_LENGTH
         and type(response.sequence) is int
         and 0 <= response.sequence <= MAX_INTEGER
         and _are_plain(response.outputs)
         and type(response.parameters) is dict
         and not response.parameters
-        and _is_short(response.component_id, MAX_ID_LENGTH)
+        and type(response.component_id) is str
+        and len(response.component_id) <= MAX_ID_LENGTH
         and type(response.attempt) is int
         and 1 <= response.attempt <= MAX_INTEGER
     )
-
-
-def _is_short(text: object, limit: int) -> bool:
-    return type(text) is str and len(text) <= limit
 
 
 def _are_plain(tensors: Mapping[str, TensorReference]) -> bool:
@@ -269,6 +272,7 @@ def _are_plain(tensors: Mapping[str, TensorReference]) -> bool:
 
 
 def _check_request(request: InferenceRequest) -> None:
+    _check_whole("protocol_version", request.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
     _check_text("id", request.id, MAX_ID_LENGTH)
     _check_text("operator", request.operator, MAX_OPERATOR_LENGTH)
     _check_whole("version", request.version, 1, MAX_VERSION)
@@ -283,6 +287,7 @@ def _check_request(request: InferenceRequest) -> None:
 
 
 def _check_response(response: InferenceResponse) -> None:
+    _check_whole("protocol_version", response.protocol_version, PROTOCOL_VERSION, PROTOCOL_VERSION)
     _check_text("request_id", response.request_id, MAX_ID_LENGTH)
     _check_whole("sequence", response.sequence, 0, MAX_INTEGER)
     _check_tensors("outputs", response.outputs)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tridist.errors import InvalidArgumentError, TransferError
-from tridist.icp.data_types import NUMBERS, DataType
+from tridist.icp.data_types import FROM_NUMPY, NUMBERS, DataType
 from tridist.icp.devices import HOST, Device
 from tridist.icp.messages import TensorReference
 from tridist.icp.status import DataPlaneStatistics
@@ -155,8 +155,8 @@ def inlined_array(value: Any) -> TensorReference | None:
     dtype = value.dtype
     if dtype.kind not in NUMBERS:
         return None
-    data_type = DataType.from_numpy(dtype)
-    if dtype is not data_type.numpy_dtype:  # of another byte order: numpy has one object for each native type
+    data_type = FROM_NUMPY.get(dtype)
+    if data_type is None or dtype is not data_type.numpy_dtype:  # of another byte order: numpy has one object for each native type
         return None
     return TensorReference(data_type, value.shape, value.nbytes, value.tobytes())
 
@@ -190,10 +190,12 @@ def arrays_at_hand(references: Mapping[str, TensorReference], device: Device = H
         data, data_type, shape = reference.data, reference.data_type, reference.shape
         if data is None or data_type is DataType.BYTES:
             return None
-        if byte_size(data_type, shape) != len(data):
+        dtype, is_flat = data_type.numpy_dtype, len(shape) == 1
+        expected = shape[0] * dtype.itemsize if is_flat else byte_size(data_type, shape)
+        if expected != len(data):
             from_inlined(reference, device)  # which says what is wrong
-        flat = np.frombuffer(bytearray(data), data_type.numpy_dtype)
-        arrays[name] = flat if len(shape) == 1 else flat.reshape(shape)
+        flat = np.frombuffer(bytearray(data), dtype)
+        arrays[name] = flat if is_flat else flat.reshape(shape)
     return arrays
 
 

@@ -52,7 +52,7 @@ class DataType(str, Enum):
             InvalidTensorError: no data type of the protocol holds it (complex numbers, dates, records, …), or numpy
                 knows no such dtype.
         """
-        if isinstance(dtype, np.dtype) and (known := _FROM_NUMPY.get(dtype)) is not None:
+        if isinstance(dtype, np.dtype) and (known := FROM_NUMPY.get(dtype)) is not None:
             return known
         try:
             resolved = np.dtype(dtype)
@@ -61,7 +61,7 @@ class DataType(str, Enum):
         if resolved.kind in "OSU":
             return cls.BYTES
         try:
-            return _FROM_NUMPY[resolved.newbyteorder("<")]
+            return FROM_NUMPY[resolved.newbyteorder("<")]
         except KeyError:
             raise InvalidTensorError("dtype", str(resolved), f"is none of {', '.join(t.value for t in cls)}") from None
 
@@ -82,7 +82,7 @@ _TO_NUMPY: dict[DataType, np.dtype[np.generic]] = {
     DataType.FP64: np.dtype("<f8"),
     DataType.BYTES: np.dtype(np.object_),
 }
-_FROM_NUMPY = {dtype.newbyteorder("<"): name for name, dtype in _TO_NUMPY.items() if name is not DataType.BYTES}
+FROM_NUMPY = {dtype.newbyteorder("<"): name for name, dtype in _TO_NUMPY.items() if name is not DataType.BYTES}
 for _name, _dtype in _TO_NUMPY.items():
     _name.numpy_dtype = _dtype
     _name.itemsize = None if _name is DataType.BYTES else _dtype.itemsize

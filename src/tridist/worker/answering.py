@@ -157,7 +157,9 @@ class _Conversation:
         try:
             if remote:
                 outputs = {**outputs, **await _owned(remote, outgoing.made)}
-            references = await outgoing.put_all(outputs, "outputs")
+            references = outgoing.put_small(outputs)
+            if references is None:
+                references = await outgoing.put_all(outputs, "outputs")
             await self._send(final=final, outputs=references, parameters=answer.parameters)
         except BaseException:
             await outgoing.made.close()
