@@ -78,9 +78,23 @@ class _Message(
 _Tensors = Annotated[Mapping[str, TensorReference], Meta(max_length=limits.MAX_TENSORS)]
 
 
+_ID_DIGITS = 32
+_IDS_AT_ONCE = 64
+_ids: list[str] = []
+os.register_at_fork(after_in_child=_ids.clear)  # else parent and child would give the same ones
+
+
 def new_request_id() -> str:
-    """128 random bits as hexadecimal digits: what ``uuid4().hex`` is, in 0.5 µs instead of 2."""
-    return os.urandom(16).hex()
+    """128 random bits as hexadecimal digits: what ``uuid4().hex`` is, in 0.1 µs instead of 2.
+
+    Most of that is the system's: 64 at once cost 1 µs more than one.
+    """
+    try:
+        return _ids.pop()
+    except IndexError:
+        digits = os.urandom(_ID_DIGITS // 2 * _IDS_AT_ONCE).hex()
+        _ids.extend(digits[at : at + _ID_DIGITS] for at in range(_ID_DIGITS, len(digits), _ID_DIGITS))
+        return digits[:_ID_DIGITS]
 
 
 class InferenceRequest(_Message, frozen=True, gc=False, kw_only=True, tag="request"):

@@ -203,15 +203,19 @@ def _known(error: BaseException) -> TridistError:
     return error if isinstance(error, TridistError) else PlaneError(f"{type(error).__name__}: {describe(error)}")
 
 
-async def _end(work: Work, settling: Awaitable[None]) -> None:
-    """Settle a request that has its outcome.
+def _end(work: Work, settling: Awaitable[None]) -> Awaitable[None]:
+    """Settle a request that has its outcome; nothing happens before this is awaited."""
+    return _end_later(work, settling) if work.busy else _settle(settling)
 
-    The slot is free only when the thread is: a worker full of stuck functions must not pull any more. One that
-    drains pulls none, and breaks the wait off: a cancellation here ends with this, and leaves the outcome as it is.
+
+async def _end_later(work: Work, settling: Awaitable[None]) -> None:
+    """The slot is free only when the thread is: a worker full of stuck functions must not pull any more.
+
+    One that drains pulls none, and breaks the wait off: a cancellation here ends with this, and leaves the outcome as
+    it is.
     """
-    if work.busy:
-        with contextlib.suppress(asyncio.CancelledError):
-            await work.ended()
+    with contextlib.suppress(asyncio.CancelledError):
+        await work.ended()
     await _settle(settling)
 
 
