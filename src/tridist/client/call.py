@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tridist.client.outgoing import Outgoing
+from tridist.client.outgoing import Outgoing, put_small
 from tridist.client.remote_tensor import ReferenceScope
-from tridist.client.response import Response, open_response
+from tridist.client.response import Response, open_response, response_at_hand
 from tridist.errors import InvalidArgumentError
 from tridist.icp.data_plane import DataPlane
 from tridist.icp.devices import Device
@@ -85,13 +85,11 @@ class Call:
 
     async def start(self) -> None:
         """Put the inputs and post the request; raises what these raise."""
-        remaining = self._request.remaining()
-        lease = math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
-        self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=lease)
         # Not ours any more: what ends in an error lives for as long as its traceback, and that may be long.
         inputs, self._inputs = self._inputs, {}
-        references = self._outgoing.put_small(inputs)
+        references = put_small(self._tensors, self._requests.max_payload, inputs)
         if references is None:
+            self._outgoing = Outgoing(self._tensors, self._requests.max_payload, lease=self._lease())
             references = await self._outgoing.put_all(inputs, "inputs")
         request = self._request.with_inputs(references)
         del inputs
@@ -102,14 +100,20 @@ class Call:
                 raise error.of_field(_OPTIONS[error.field]) from error
             raise
 
+    def _lease(self) -> float:
+        remaining = self._request.remaining()
+        return math.inf if remaining is None else max(remaining, 0) + _LEASE_MARGIN
+
     async def next(self) -> Response | None:
         """The next response, None after the last; raises what went wrong."""
         if self._stream is None:
             return None
         async for message in self._stream:
-            response = await open_response(
-                message, self._tensors, self._scope, resolve=self._resolve, device=self._device
-            )
+            response = response_at_hand(message, self._device) if self._resolve else None
+            if response is None:
+                response = await open_response(
+                    message, self._tensors, self._scope, resolve=self._resolve, device=self._device
+                )
             # The end of a stream carries nothing: whoever iterates has seen the last answer already.
             if not (self._answered and response.final and not response.outputs and not response.parameters):
                 self._answered = True

@@ -24,6 +24,23 @@ _MANY_BYTES = 4 << 20
 """Above these a conversion takes some milliseconds, and moves to a thread."""
 
 
+def put_small(plane: DataPlane, max_payload: int, tensors: Mapping[str, Any]) -> dict[str, TensorReference] | None:
+    """What `Outgoing.put_all` gives for small arrays of numbers alone; None for everything else.
+
+    Nearly all messages carry a few of these, of which nothing has to be released. It takes 1.3 µs instead of 3.
+    """
+    if type(tensors) is not dict:
+        return None
+    most = min(max_payload // _INLINE_SHARE, plane.inline_threshold, _SMALL)
+    for name, value in tensors.items():
+        if type(value) is not np.ndarray or type(name) is not str or not name or value.dtype.kind not in NUMBERS:
+            return None
+        most -= value.nbytes
+    if most < 0:
+        return None  # some do not fit, or not together
+    return {name: plane.put(value, inline=True) for name, value in tensors.items()}
+
+
 class Outgoing:
     """Puts the tensors of one message, and keeps together what has to be released if it is not sent.
 
@@ -38,22 +55,6 @@ class Outgoing:
         self._budget = max_payload // _INLINE_SHARE
         self._lease = lease
         self.made = ReferenceScope()
-
-    def put_small(self, tensors: Mapping[str, Any]) -> dict[str, TensorReference] | None:
-        """What `put_all` gives for small arrays of numbers alone, in 1.5 µs instead of 2.5; None for everything else.
-
-        Nearly all messages carry at most a few of these.
-        """
-        if type(tensors) is not dict:
-            return None
-        plane, most = self._plane, min(self._budget, self._plane.inline_threshold, _SMALL)
-        for name, value in tensors.items():
-            if type(value) is not np.ndarray or type(name) is not str or not name or value.dtype.kind not in NUMBERS:
-                return None
-            most -= value.nbytes
-        if most < 0:
-            return None  # some do not fit, or not together
-        return {name: plane.put(value, inline=True) for name, value in tensors.items()}
 
     async def put_all(self, tensors: Mapping[str, Any], field: str) -> dict[str, TensorReference]:
         """References for all of ``tensors``; remote ones are passed on as they are.

@@ -41,6 +41,14 @@ class Response(Struct, frozen=True, eq=False):
         return self.outputs[name]
 
 
+def response_at_hand(response: InferenceResponse, device: Device) -> Response | None:
+    """`open_response` without its coroutine, where the message says all; None where it does not, or is an error."""
+    if response.error is not None:
+        return None
+    arrays = arrays_at_hand(response.outputs, device)
+    return None if arrays is None else _seen(response, arrays)
+
+
 async def open_response(
     response: InferenceResponse, plane: DataPlane, scope: ReferenceScope, *, resolve: bool, device: Device
 ) -> Response:
@@ -53,10 +61,13 @@ async def open_response(
         raise response.error.to_exception()
     outputs: Mapping[str, Any]
     if resolve:
-        at_hand = arrays_at_hand(response.outputs, device)
-        outputs = at_hand if at_hand is not None else await _resolve(response.outputs, plane, device)
+        outputs = await _resolve(response.outputs, plane, device)
     else:
         outputs = {name: scope.add(RemoteTensor(reference, plane)) for name, reference in response.outputs.items()}
+    return _seen(response, outputs)
+
+
+def _seen(response: InferenceResponse, outputs: Mapping[str, Any]) -> Response:
     return Response(
         outputs,
         response.parameters,

@@ -156,7 +156,8 @@ def inlined_array(value: Any) -> TensorReference | None:
     if dtype.kind not in NUMBERS:
         return None
     data_type = FROM_NUMPY.get(dtype)
-    if data_type is None or dtype is not data_type.numpy_dtype:  # of another byte order: numpy has one object for each native type
+    # One of another byte order is another object: numpy has one for each native type.
+    if data_type is None or dtype is not data_type.numpy_dtype:
         return None
     return TensorReference(data_type, value.shape, value.nbytes, value.tobytes())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tridist.client import ReferenceScope, RemoteTensor
 from tridist.client.caller import SURROUNDINGS, Surroundings
-from tridist.client.outgoing import Outgoing
+from tridist.client.outgoing import Outgoing, put_small
 from tridist.errors import (
     ConnectionFailedError,
     DeadlineExceededError,
@@ -152,14 +152,17 @@ class _Conversation:
     async def post(self, answer: OperatorResponse, *, final: bool) -> None:
         """Put the outputs and post them."""
         outputs = {} if final and self._streams else _requested(self._request, answer.outputs)
+        plane, max_payload = self._planes.tensors, self._planes.requests.max_payload
+        references = put_small(plane, max_payload, outputs)
+        if references is not None:  # nearly always: nothing to hand over, and nothing to release
+            await self._send(final=final, outputs=references, parameters=answer.parameters)
+            return
+        outgoing = Outgoing(plane, max_payload)
         remote = {name: value for name, value in outputs.items() if isinstance(value, RemoteTensor)}
-        outgoing = Outgoing(self._planes.tensors, self._planes.requests.max_payload)
         try:
             if remote:
                 outputs = {**outputs, **await _owned(remote, outgoing.made)}
-            references = outgoing.put_small(outputs)
-            if references is None:
-                references = await outgoing.put_all(outputs, "outputs")
+            references = await outgoing.put_all(outputs, "outputs")
             await self._send(final=final, outputs=references, parameters=answer.parameters)
         except BaseException:
             await outgoing.made.close()
