@@ -218,8 +218,7 @@ def _sound(tensors: Mapping[str, TensorReference]) -> bool:
 def _is_plain_request(request: InferenceRequest) -> bool:
     """Whether a request is one that can be sent at a glance, which takes half of a close look: nearly all are."""
     return (
-        type(request.protocol_version) is int
-        and request.protocol_version == PROTOCOL_VERSION
+        request.protocol_version is PROTOCOL_VERSION
         and type(request.id) is str
         and len(request.id) <= MAX_ID_LENGTH
         and type(request.operator) is str
@@ -246,8 +245,7 @@ def _is_plain_request(request: InferenceRequest) -> bool:
 def _is_plain_response(response: InferenceResponse) -> bool:
     """As `_is_plain_request`; whether it is final, and its error, are looked at anyway."""
     return (
-        type(response.protocol_version) is int
-        and response.protocol_version == PROTOCOL_VERSION
+        response.protocol_version is PROTOCOL_VERSION
         and type(response.request_id) is str
         and len(response.request_id) <= MAX_ID_LENGTH
         and type(response.sequence) is int

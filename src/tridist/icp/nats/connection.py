@@ -58,7 +58,7 @@ class NatsConnection:
     @property
     def max_payload(self) -> int:
         """The server's limit for one message, headers included, in bytes."""
-        return self._client.max_payload
+        return self._client._max_payload  # noqa: SLF001 (each message asks, and a property more costs as much as asking)
 
     async def open(self) -> None:
         """Connect.

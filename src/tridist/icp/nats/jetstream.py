@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import json
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from msgspec import Struct
 from nats.nuid import NUID
@@ -21,6 +21,8 @@ from tridist.icp.nats.tasks import OwnedTasks
 API = "$JS.API"
 _SWEEP_SECONDS = 0.05
 _SEQUENCE = re.compile(rb'"seq":\s*(\d+)')
+
+T = TypeVar("T")
 
 
 class RefusedError(ConnectionFailedError):
@@ -108,7 +110,7 @@ class JetStream:
                 lost connection.
             PlaneClosedError: the plane was closed meanwhile.
         """
-        return (await self._ask(subject, payload, headers, timeout))[0]
+        return await self._ask(subject, payload, headers, timeout, read=_as_it_came)
 
     async def _ask(
         self,
@@ -116,9 +118,11 @@ class JetStream:
         payload: bytes,
         headers: bytes,
         timeout: float | None,
+        *,
+        read: Callable[[Message, bool], T],
         late: Callable[[Message], None] | None = None,
-    ) -> tuple[Message, bool]:
-        """The reply, and whether the question was sent more than once; see `publish` for ``late``."""
+    ) -> T:
+        """What ``read`` makes of the reply; it is told whether we asked more than once. See `publish` for ``late``."""
         if self._deaf:
             raise self._deafness()
         loop = asyncio.get_running_loop()
@@ -134,20 +138,21 @@ class JetStream:
             if not self.connection.send(subject, payload, reply=reply, headers=headers):
                 await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
             question.give_up = loop.time() + seconds
-            return await answer, question.repeated
-        except asyncio.CancelledError:
-            if late is not None:
+            message = await answer
+        except BaseException as error:
+            if late is not None and isinstance(error, asyncio.CancelledError):
                 if answer.done() and not answer.cancelled() and answer.exception() is None:
                     question.late_answer = answer.result()
                 self._outlive(question, late)
-            raise
-        finally:
             if question.answer is answer:
                 del self._questions[token]
             if not answer.cancel() and not answer.cancelled():
                 answer.exception()  # it may never have been awaited: nothing to complain about
+            raise
+        del self._questions[token]
+        return read(message, question.repeated)
 
-    async def publish(
+    def publish(
         self,
         subject: str,
         payload: bytes,
@@ -155,8 +160,8 @@ class JetStream:
         headers: bytes = b"",
         timeout: float | None = None,
         late: Callable[[Message], None] | None = None,
-    ) -> PublishAck:
-        """Publish to a stream; return once the server has the message.
+    ) -> Coroutine[Any, Any, PublishAck]:  # itself no coroutine: every request would pay for it
+        """Publish to a stream; when awaited, return once the server has the message.
 
         ``late`` is called with the ack if that comes after this call was cancelled; `acked_sequence` reads it.
 
@@ -166,7 +171,9 @@ class JetStream:
             ConnectionFailedError: it did not answer.
             PlaneClosedError: the plane was closed meanwhile.
         """
-        message, repeated = await self._ask(subject, payload, headers, timeout, late)
+        return self._ask(subject, payload, headers, timeout, read=self._read_ack, late=late)
+
+    def _read_ack(self, message: Message, repeated: bool) -> PublishAck:
         data = message.data
         if b'"error"' not in data and b'"duplicate"' not in data and (sequence := _SEQUENCE.search(data)):
             # Every request passes here: a JSON parser would cost it more than the router does.
@@ -292,6 +299,10 @@ class JetStream:
         await self.connection.publish(
             question.subject, question.payload, reply=question.reply, headers=question.headers
         )
+
+
+def _as_it_came(message: Message, _repeated: bool) -> Message:
+    return message
 
 
 def _fail(question: _Question, error: TridistError) -> None:

@@ -280,14 +280,14 @@ class NatsRequestPlane(RequestPlane):
 
     def _receive(self, message: Message) -> None:
         try:
-            receipt_to, again = self._receipt_address(message.reply), message.header == SENT_AGAIN
-            self._router.route(decode_response(message.data), receipt_to, again=again)
+            receipt_to = self._receipt_address(message.reply) if message.reply else ""
+            self._router.route(decode_response(message.data), receipt_to, again=message.header == SENT_AGAIN)
         except (InvalidMessageError, UnsupportedProtocolError) as error:
             _log.warning("dropped a response that does not decode: %s", error)
 
     def _receipt_address(self, reply: str) -> str:
         """Where a response wants its receipt; nobody shall make us write to any other subject."""
-        return reply if reply and is_worker_report(self.namespace, reply, self.component_id) else ""
+        return reply if is_worker_report(self.namespace, reply, self.component_id) else ""
 
     def _denied(self, text: str) -> None:
         """Whoever may not hear answers shall not wait for them; whoever workers cannot ask is gone for them."""
