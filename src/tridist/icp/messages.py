@@ -93,7 +93,7 @@ def new_request_id() -> str:
         return _ids.pop()
     except IndexError:
         digits = os.urandom(_ID_DIGITS // 2 * _IDS_AT_ONCE).hex()
-        _ids.extend(digits[at : at + _ID_DIGITS] for at in range(_ID_DIGITS, len(digits), _ID_DIGITS))
+        _ids.extend([digits[at : at + _ID_DIGITS] for at in range(_ID_DIGITS, len(digits), _ID_DIGITS)])
         return digits[:_ID_DIGITS]
 
 
