@@ -1,4 +1,4 @@
-"""What a status holds; the hostile side of its bytes is in test_codec.py."""
+"""What a status holds; the hostile side of its bytes is in test_codec_hostile.py."""
 
 from __future__ import annotations
 
