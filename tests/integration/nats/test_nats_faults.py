@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from support.nats import disconnected, nats_request_planes, stream_of
@@ -35,6 +36,15 @@ async def handed_out(js, plane, count):
         return (await js.consumer_info(stream_of(plane), "shared")).num_ack_pending == count
 
     await until(pending)
+
+
+async def nothing_is_asked_for(plane):
+    """Wait until a worker, full for a while, has taken back what it had asked for."""
+
+    async def no_pulls():
+        return not any(queue.idle_pulls for queue in await plane.queues())
+
+    await until(no_pulls)
 
 
 @pytest.mark.parametrize("kill", [False, True], ids=["sigterm", "sigkill"])
@@ -307,6 +317,28 @@ async def test_what_comes_to_a_full_worker_after_it_took_back_its_pulls_goes_bac
     await answer(worker, held)
     await answer(worker, await next_of(puller))
     assert await one_of(stream)
+
+
+async def test_an_answer_that_comes_too_late_does_not_make_a_consumer_anew(client, worker, open_plane, monkeypatch):
+    puller = await worker.pull_requests("echo")
+    await client.post_request(a_request(priority=1))
+    held = await next_of(puller)
+    await nothing_is_asked_for(client)
+    feed, server, made = puller._asking.classes[HIGH], psutil.Process(open_plane.server.pid), []
+    monkeypatch.setattr(feed._streams, "ensure_consumer", made.append)
+    server.suspend()
+    try:
+        await until(lambda: server.status() == psutil.STATUS_STOPPED)
+        await answer(worker, held)
+        await until(lambda: feed.ledger.outstanding and feed.ledger.question is None)  # given up
+        inbox = feed._inbox
+    finally:
+        server.resume()
+    await until(lambda: feed._inbox != inbox and feed.ledger.outstanding)
+    assert made == []
+    stream = await client.post_request(a_request(priority=1))
+    await answer(worker, await next_of(puller))
+    assert (await one_of(stream)).error is None
 
 
 async def test_a_feed_that_breaks_ends_its_puller(worker, monkeypatch):

@@ -236,8 +236,10 @@ class Feed:
             if answer:
                 self._emptied()
             self.refill()
-        else:  # 409 and 503: deleted, moved, shut down; ask for it before pulling again
-            self._missing = True
+        else:
+            # 409 and 503: deleted, moved, shut down; ask for it before pulling again. Not after an answer that came too
+            # late: that leaves only the ledger in doubt.
+            self._missing = self._missing or not expected
             self.renew()
 
 
