@@ -19,7 +19,8 @@ import psutil
 
 from chaos.plan import Fault
 from chaos.world import World
-from support.fuzzing import SAMPLES, mutate
+from support.fuzzing.mutations import mutate
+from support.fuzzing.samples import SAMPLES
 from support.tcp_proxy import TcpProxy
 from tridist.client import Client
 from tridist.errors import TridistError

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from support.faults import SECONDS, scene
-from support.fuzzing import READERS, SAMPLES, Findings, Reader, _feed, mutate
+from support.fuzzing.feeding import Findings, feed
+from support.fuzzing.mutations import mutate
+from support.fuzzing.readers import READERS, Reader
+from support.fuzzing.samples import SAMPLES
 from support.nats import raw_connection
 from tridist.icp.subjects import enquiries, response_inbox, status, worker_reports
 from tridist.icp.tensor_uri import TensorUri
@@ -41,7 +44,7 @@ def test_the_samples_are_valid(reader):
     """Else nothing would be near to valid, and little of a reader would be reached."""
     findings = Findings()
     for sample in SAMPLES[reader.kind]:
-        _feed(reader, sample, findings)
+        feed(reader, sample, findings)
     assert findings.broken == []
     assert sum(findings.taken.values()) >= 1
 
@@ -49,7 +52,7 @@ def test_the_samples_are_valid(reader):
 def test_what_breaks_a_rule_is_found():
     findings = Findings()
     for error in (KeyError("x"), MemoryError(), RecursionError("deep"), ValueError("documented")):
-        _feed(Reader("request", raising(error), (ValueError,)), b"", findings)
+        feed(Reader("request", raising(error), (ValueError,)), b"", findings)
     found = [each["why"].partition(":")[0] for each in findings.broken]
     assert found == ["KeyError", "MemoryError", "RecursionError"]
     assert findings.refused == {"request": 1}
@@ -63,7 +66,7 @@ def raising(error):
 
 
 async def test_bytes_that_would_take_too_much_memory_are_found():
-    code = "import support.fuzzing as f; f._limit_memory(); bytearray(2 * f.MEMORY)"
+    code = "import support.fuzzing.feeding as f; f.limit_memory(); bytearray(2 * f.MEMORY)"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", code, cwd=TESTS, stderr=asyncio.subprocess.PIPE
     )
