@@ -67,7 +67,7 @@ class _Question(Struct, eq=False):
     give_up: float | None = None
     repeated: bool = False
     abandoned: bool = False
-    overdue: bool = False
+    overdue_since: float | None = None
     late_answer: Message | None = None
 
 
@@ -84,6 +84,7 @@ class JetStream:
         self._questions: dict[str, _Question] = {}
         self._tokens = itertools.count()
         self._sweep: asyncio.TimerHandle | None = None
+        self._look_at = 0.0
         self._prefix = f"{connection.config.inbox_prefix}.{NUID().next().decode()}."
         self._deaf = False
         connection.on_reconnect.append(self._ask_again)
@@ -133,7 +134,7 @@ class JetStream:
         question = _Question(subject, payload, headers, reply, answer, seconds)
         self._questions[token] = question
         if self._sweep is None:
-            self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire)
+            self._look_soon(loop)
         try:
             if not self.connection.send(subject, payload, reply=reply, headers=headers):
                 await self.connection.publish(subject, payload, reply=reply, headers=headers, patience=timeout)
@@ -258,19 +259,27 @@ class JetStream:
         """Fail what has waited too long. One timer for all: most questions are answered long before it fires.
 
         At the second look only: of a process that stood still (SIGSTOP, a blocked event loop) the time is over before
-        it has read the answer that came meanwhile.
+        it has read the answer that came meanwhile. One that is behind with its reading, which takes many turns for the
+        acks of a crowd, looks late, and such a look counts only when as much time again is over since the first one.
         """
         loop = asyncio.get_running_loop()
         now = loop.time()
+        late = now - self._look_at > _SWEEP_SECONDS
         for question in self._questions.values():
             if question.give_up is None or now < question.give_up:
                 continue
-            if not question.overdue:
-                question.overdue = True
-            else:
+            if question.overdue_since is None:
+                question.overdue_since = now
+            elif not late or now >= question.overdue_since + question.seconds:
                 reason = f"no answer on {question.subject} within {question.seconds:g} s"
                 _fail(question, self.connection.failure(reason))
-        self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire) if self._questions else None
+        self._sweep = None
+        if self._questions:
+            self._look_soon(loop)
+
+    def _look_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._look_at = loop.time() + _SWEEP_SECONDS
+        self._sweep = loop.call_later(_SWEEP_SECONDS, self._expire)
 
     def _deny(self, text: str) -> None:
         # nats-py passes the server's text on in lower case.
