@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import itertools
 import json
 import platform
 import struct
@@ -91,6 +92,36 @@ class Commands:
         await self._plane.abort()
         self._tensor[:] = 0
         await self._plane.open()
+
+    async def release_and_scribble(self, uri: str, *, again: bool) -> None:
+        """Take that tensor back and use its memory for something else, which may be another tensor."""
+        await self._plane.release(TensorReference(DataType.UINT8, (1,), 1, uri=uri))
+        self._tensor[:] = 0
+        if again:
+            self._plane.put(self._tensor, inline=False)
+
+    async def begin_to_churn(self, size: int, number: int) -> list[str]:
+        """Tensors of one value each, in memory that is used for another one as soon as each is released."""
+        self._churning = [np.zeros(size, np.uint8) for _ in range(number)]
+        self._churned = [self._plane.put(array, inline=False) for array in self._churning]
+        self._churn = asyncio.ensure_future(self._keep_churning())
+        return [str(reference.uri) for reference in self._churned]
+
+    async def _keep_churning(self) -> None:
+        for turn in itertools.count():
+            number = turn % len(self._churning)
+            await self._plane.release(self._churned[number])
+            # Byte by byte, more or less: a reader has to come across memory that is half one tensor's.
+            for part in np.array_split(self._churning[number], 16):
+                part[:] = turn % 255 + 1
+            self._churned[number] = self._plane.put(self._churning[number], inline=False)
+            await asyncio.sleep(0.002)
+
+    async def churned(self, number: int) -> str:
+        return str(self._churned[number].uri)
+
+    async def end_churn(self) -> None:
+        self._churn.cancel()
 
     async def statistics(self) -> dict[str, Any]:
         statistics = self._plane.statistics()

@@ -22,7 +22,8 @@ class DataPlaneStatistics:
         inlined: tensors put into messages.
         referenced: tensors put as references.
         fetched: tensors fetched from other components.
-        bytes_sent: bytes of tensors that others fetched from here.
+        bytes_sent: bytes of tensors that others fetched from here; what they copied themselves is counted within about
+            a second.
         bytes_received: bytes of tensors fetched from others.
         references: references that are open now.
         bytes_held: bytes of the tensors behind them.

@@ -22,13 +22,15 @@ from tridist import errors
 from tridist.icp.data_types import DataType
 from tridist.icp.messages import TensorReference
 from tridist.icp.tensor_uri import TensorUri
+from tridist.icp.ucx import directory as directory_module
 from tridist.icp.ucx import neighbour as neighbour_module
-from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.control import Operation, Proof, Reply, Request, Status
-from tridist.icp.ucx.neighbour import Doorbell, Evidence, Neighbour, pack_address, unpack_address
+from tridist.icp.ucx.directory import AT_ONCE, ENTRY_SIZE
+from tridist.icp.ucx.neighbour import Doorbell, Evidence, Neighbour, pack_address
 
 SIZE = (16 << 20) + 3
-MEDIUM = 300_000
+MEDIUM = AT_ONCE + 300_000
+SMALL = 100_000
 SOON = 20.0
 LONG = 60.0
 
@@ -46,7 +48,7 @@ async def address():
 
 @pytest.fixture
 def reads(monkeypatch):
-    """Puts something before every piece that is read; `Reads.real` reads it."""
+    """Puts something before every piece of a tensor that is read; `Reads.real` reads it."""
     return Reads(monkeypatch)
 
 
@@ -56,7 +58,26 @@ class Reads:
         self._monkeypatch = monkeypatch
 
     def become(self, function):
-        self._monkeypatch.setattr(Neighbour, "read", function)
+        real = self.real
+
+        def read(neighbour, source, target, size):
+            (real if size == ENTRY_SIZE else function)(neighbour, source, target, size)
+
+        self._monkeypatch.setattr(Neighbour, "read", read)
+
+
+class Pause:
+    """Holds reads up, for something to happen between the look at the directory and the copy."""
+
+    def __init__(self, reads):
+        self.reading, self.go_on = threading.Event(), threading.Event()
+
+        def read(neighbour, *piece):
+            self.reading.set()
+            self.go_on.wait(LONG)
+            reads.real(neighbour, *piece)
+
+        reads.become(read)
 
 
 def used(plane):
@@ -81,7 +102,7 @@ async def holds_nothing(peer, bytes_sent):
 # -- that it is done -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [131_073, MEDIUM, (1 << 20) - 1, SIZE])
+@pytest.mark.parametrize("size", [1, SMALL, AT_ONCE - 1, AT_ONCE, MEDIUM, SIZE])
 async def test_bytes_are_copied_by_the_consumer(plane, peer, size):
     reference = await peer.put(size, seed=1)
     for _ in range(3):
@@ -198,6 +219,127 @@ async def test_where_no_thread_can_be_had_ucx_does_it(plane, peer, monkeypatch):
     assert plane.statistics().fetched == 3
 
 
+# -- the producer has no part in it --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [SMALL, SIZE])
+async def test_a_producer_that_stands_still_is_no_hindrance(plane, peer, size):
+    reference = await peer.put(size, seed=7)
+    await gets(plane, reference, 7)
+    peer.process.send_signal(signal.SIGSTOP)
+    try:
+        for _ in range(3):
+            await gets(plane, reference, 7)
+    finally:
+        peer.process.send_signal(signal.SIGCONT)
+
+
+async def test_of_more_tensors_than_are_listed_the_others_are_asked_for(plane, open_plane, monkeypatch):
+    monkeypatch.setattr(directory_module, "_ENTRIES", 2)
+    producer = await open_plane()
+    references = [producer.put(content(size, size), inline=False) for size in (SMALL, MEDIUM, SMALL + 1, MEDIUM + 1)]
+    for reference in references:
+        await gets(plane, reference, reference.size)
+    assert used(plane) == {"control", "direct", "posix"} | (used(plane) & {"cma"})
+    # What is released makes room.
+    await producer.release(references[0])
+    before = plane.statistics()
+    await gets(plane, producer.put(content(SMALL, 1), inline=False), 1)
+    assert plane.statistics().fetched == before.fetched + 1
+
+
+@pytest.mark.parametrize("size", [SMALL, SIZE])
+async def test_a_reference_that_lies_about_the_size_brings_nothing(plane, peer, size):
+    reference = await peer.put(size, seed=7)
+    await gets(plane, reference, 7)
+    for lie in (size - 1, size + 1):
+        with pytest.raises(errors.TransferError, match=f"has {size} bytes, the reference says {lie}"):
+            await asyncio.wait_for(plane.get(TensorReference(DataType.UINT8, (lie,), lie, uri=reference.uri)), SOON)
+
+
+async def test_gets_that_need_not_wait_leave_others_their_turn(plane, peer):
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    reference = await peer.put(SMALL, seed=7)
+    await gets(plane, reference, 7)
+    other = asyncio.ensure_future(others())
+    before = turns
+    for _ in range(100):
+        await plane.get(reference)
+    other.cancel()
+    assert turns - before >= 10
+
+
+# -- tensors that go while they are copied ---------------------------------------------------------------------------
+
+
+async def got_elsewhere(plane, reference):
+    """A get on a loop of another thread: small tensors are read on the one that asks."""
+    return await asyncio.to_thread(asyncio.run, plane.get(reference))
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM, SIZE])
+@pytest.mark.parametrize("again", [False, True], ids=["given up", "with another in its place"])
+async def test_bytes_of_a_tensor_that_was_released_meanwhile_are_not_given_out(plane, peer, reads, size, again):
+    uri = await peer.ask("put_and_scribble", size=size, seed=7)
+    reference = TensorReference(DataType.UINT8, (size,), size, uri=uri)
+    await gets(plane, reference, 7)
+    pause = Pause(reads)
+    getting = asyncio.ensure_future(got_elsewhere(plane, reference))
+    await until(pause.reading.is_set)
+    await peer.ask("release_and_scribble", uri=uri, again=again)
+    pause.go_on.set()
+    with pytest.raises(errors.TensorNotFoundError):
+        await asyncio.wait_for(getting, SOON)
+
+
+async def test_a_get_that_was_begun_before_this_process_released_the_tensor_is_finished(plane, peer, reads):
+    reference = await peer.put(SIZE, seed=7)
+    await gets(plane, reference, 7)
+    pause = Pause(reads)
+    getting = [asyncio.ensure_future(plane.get(reference)) for _ in range(2)]
+    await until(pause.reading.is_set)
+    await plane.release(reference)
+    pause.go_on.set()
+    for tensor in await asyncio.wait_for(asyncio.gather(*getting), SOON):
+        np.testing.assert_array_equal(tensor.numpy(), content(SIZE, 7))
+    await holds_nothing(peer, 3 * SIZE)
+    with pytest.raises(errors.TensorNotFoundError):
+        await asyncio.wait_for(plane.get(reference), SOON)
+
+
+@pytest.mark.parametrize("size", [AT_ONCE - 1, 4 * AT_ONCE])
+async def test_tensors_that_come_and_go_are_whole_or_not_there(plane, peer, size):
+    """Nothing waits for anything: the producer takes tensors back and uses their memory again, whoever reads them."""
+    uris = await peer.ask("begin_to_churn", size=size, number=4)
+    whole = gone = 0
+    while min(whole, gone) < 100:
+        for number, uri in enumerate(uris):
+            if await is_whole(plane, uri, size):
+                whole += 1
+            else:
+                gone += 1
+                uris[number] = await peer.ask("churned", number=number)
+    await peer.ask("end_churn")
+    assert used(plane) >= {"direct"}
+
+
+async def is_whole(plane, uri, size):
+    """Whether a tensor of `churn` could be had; it has one value everywhere."""
+    try:
+        array = (await plane.get(TensorReference(DataType.UINT8, (size,), size, uri=uri))).numpy()
+    except errors.TensorNotFoundError:
+        return False
+    assert (array == array[0]).all()
+    return True
+
+
 # -- the producer ends ---------------------------------------------------------------------------------------------
 
 
@@ -239,18 +381,11 @@ async def test_bytes_that_came_after_the_producer_let_go_are_not_given_out(open_
     uri = await peer.ask("put_and_scribble", size=SIZE, seed=7)
     reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=uri)
     await gets(plane, reference, 7)
-    reading, go_on = threading.Event(), threading.Event()
-
-    def read(neighbour, *piece):
-        reading.set()
-        go_on.wait(SOON)
-        reads.real(neighbour, *piece)
-
-    reads.become(read)
+    pause = Pause(reads)
     getting = asyncio.ensure_future(plane.get(reference))
-    await until(reading.is_set)
+    await until(pause.reading.is_set)
     await peer.ask("abort_and_scribble", after=0)
-    go_on.set()
+    pause.go_on.set()
     with pytest.raises(errors.TransferError):
         await asyncio.wait_for(getting, SOON)
 
@@ -273,20 +408,13 @@ async def test_bytes_are_not_given_out_either_where_somebody_forwards_the_stream
         reference = TensorReference(DataType.UINT8, (SIZE,), SIZE, uri=str(through))
         await gets(plane, reference, 7)
         assert used(plane) == {"direct"}
-        reading, go_on = threading.Event(), threading.Event()
-
-        def read(neighbour, *piece):
-            reading.set()
-            go_on.wait(SOON)
-            reads.real(neighbour, *piece)
-
-        reads.become(read)
+        pause = Pause(reads)
         getting = asyncio.ensure_future(plane.get(reference))
-        await until(reading.is_set)
+        await until(pause.reading.is_set)
         for forwarder in forwarders:
             forwarder.cancel()  # the end of the stream does not come through
         await peer.ask("abort_and_scribble", after=0)
-        go_on.set()
+        pause.go_on.set()
         with pytest.raises(errors.TransferError):
             await asyncio.wait_for(getting, SOON)
 
@@ -371,7 +499,7 @@ async def test_a_producer_cannot_name_a_process(open_plane, address, reads):
         await stranger.greet_as_producer(None, address)
         while request := await stranger.next():
             asked.append(request.operation)
-            evidence = Evidence(request.tensor_id, request.tag, line)
+            evidence = Evidence(request.tensor_id, request.tag, line, 0)
             await stranger.send(
                 Reply(Status.OK, request.transfer, request.size, payload=pack_address(evidence.address))
             )
@@ -382,7 +510,6 @@ async def test_a_producer_cannot_name_a_process(open_plane, address, reads):
             with pytest.raises(errors.TransferError):
                 await asyncio.wait_for(plane.get(reference), SOON + SIZE / 10e6)
     assert asked[:2] == [Operation.MEET, Operation.GET]
-    assert Operation.LOCATE not in asked
     assert not read
 
 
@@ -393,24 +520,28 @@ async def greeted(plane, address):
 
 
 async def meet(stranger):
-    """Become a neighbour; the address of the evidence."""
+    """Become a neighbour."""
     bell = Doorbell()
     try:
         await stranger.send(Request(Operation.MEET, 1, bell.name, tag=bell.token))
         reply = await stranger.next()
         assert reply.status is Status.OK
-        return unpack_address(reply.payload)
     finally:
         bell.close()
 
 
 async def test_who_is_no_neighbour_hears_no_address(plane, address):
-    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
     stranger = await greeted(plane, address)
     await stranger.send(Request(Operation.MEET, 1, "0" * 32, tag=1))
     assert await stranger.next() == Reply(Status.NOT_THIS_WAY, 1)
-    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=SIZE))
-    assert await stranger.next() is None
+    stranger.close()
+
+
+async def test_who_is_no_neighbour_has_copied_nothing(plane, address):
+    stranger = await greeted(plane, address)
+    await stranger.send(Request(Operation.COPIED, 0, "0" * 32, size=1000))
+    assert await stranger.next() is None  # hung up on
+    assert plane.statistics().bytes_sent == 0
     stranger.close()
 
 
@@ -423,60 +554,11 @@ async def test_a_consumer_of_another_user_is_no_neighbour(plane, address, monkey
     stranger.close()
 
 
-@pytest.mark.parametrize("size", [0, SIZE - 1, SIZE + 1, 2**64 - 1])
-async def test_a_neighbour_that_asks_for_another_size_hears_no_address(plane, address, size):
-    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
-    stranger = await greeted(plane, address)
-    await meet(stranger)
-    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=size))
-    assert await stranger.next() == Reply(Status.SIZE_DIFFERS, 2, SIZE)
-    stranger.close()
-
-
 async def test_a_neighbour_that_meets_us_twice_is_hung_up_on(plane, address):
     stranger = await greeted(plane, address)
     await meet(stranger)
     await stranger.send(Request(Operation.MEET, 2, "0" * 32, tag=1))
     assert await stranger.next() is None
-    stranger.close()
-
-
-@pytest.mark.parametrize("again", [Operation.LOCATE, Operation.DONE])
-async def test_a_neighbour_that_mixes_its_numbers_up_is_hung_up_on(plane, address, again):
-    tensor_id = plane.put(content(SIZE, 1), inline=False).uri[-32:]
-    stranger = await greeted(plane, address)
-    await meet(stranger)
-    await stranger.send(Request(Operation.LOCATE, 2, tensor_id, size=SIZE))
-    assert (await stranger.next()).status is Status.OK
-    await stranger.send(Request(again, 2 if again is Operation.LOCATE else 3, tensor_id, size=SIZE))
-    assert await stranger.next() is None
-    stranger.close()
-
-
-async def test_a_neighbour_that_is_never_done_keeps_no_memory_for_ever(open_plane, address):
-    plane = await open_plane(request_timeout=0.5, minimum_rate=1e9)
-    array = content(SIZE, 1)
-    reference = plane.put(array, inline=False)
-    stranger = await greeted(plane, address)
-    await meet(stranger)
-    await stranger.send(Request(Operation.LOCATE, 2, reference.uri[-32:], size=SIZE))
-    assert (await stranger.next()).status is Status.OK
-    await plane.release(reference)
-    assert await stranger.next() is None  # hung up on
-    assert plane.statistics().bytes_sent == 0
-    stranger.close()
-
-
-async def test_a_neighbour_cannot_ask_for_ever(plane, address):
-    tensor_id = plane.put(np.zeros(1 << 20, np.uint8), inline=False).uri[-32:]
-    stranger = await greeted(plane, address)
-    await meet(stranger)
-    asked = (Request(Operation.LOCATE, n, tensor_id, size=1 << 20) for n in range(MAX_TRANSFERS + 1))
-    await stranger.send(*asked)
-    replies = 0
-    while await stranger.next() is not None:
-        replies += 1
-    assert replies <= MAX_TRANSFERS
     stranger.close()
 
 

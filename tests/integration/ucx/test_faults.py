@@ -210,13 +210,12 @@ async def test_a_promise_of_bytes_that_never_come(open_plane, address):
         await fails_soon(plane.get(reference_to(port, size=100_000)))
 
 
-async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer):
+async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer, way):
     """Each is fast, all together take several times as long as one may."""
-    plane = await open_plane(receive_pool=64 << 20)
     size = 32 << 20
     expected = content(size, 0)
 
-    async def seconds_of(reference, count):
+    async def seconds_of(plane, reference, count):
         async def fetch():
             assert np.array_equal((await plane.get(reference)).numpy(), expected)
 
@@ -224,13 +223,16 @@ async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer):
         await asyncio.gather(*(fetch() for _ in range(count)))
         return time.perf_counter() - start
 
+    patient = await open_plane(receive_pool=64 << 20, **way)
     reference = await (await start_peer()).put(size)
-    one = min([await seconds_of(reference, 1) for _ in range(10)])  # where nothing stalls
+    one = min([await seconds_of(patient, reference, 1) for _ in range(10)])  # where nothing stalls
     # A machine that stalls for longer than one may take breaks a round; a queue that counts as a hang breaks every one.
     for seconds in (1.0, 3.0, 9.0):
-        peer = await start_peer(request_timeout=seconds - size / RATE, minimum_rate=RATE)
+        limits = {"request_timeout": seconds - size / RATE, "minimum_rate": RATE}
+        peer, plane = await start_peer(**limits), await open_plane(receive_pool=64 << 20, **limits, **way)
+        reference = await peer.put(size)
         with contextlib.suppress(errors.TransferError):
-            if await seconds_of(await peer.put(size), 20 + int(3 * seconds / one)) > seconds:
+            if await seconds_of(plane, reference, 20 + int(3 * seconds / one)) > seconds:
                 return
     pytest.fail("some of a long queue did not come")
 
@@ -337,7 +339,8 @@ async def test_a_producer_that_delivers_another_size_than_it_says(open_plane, ad
         await fails_soon(plane.get(reference_to(port, size=8)))
 
 
-async def test_a_producer_that_has_a_small_tensor_elsewhere_sends_it_the_long_way(plane, peer, monkeypatch):
+async def test_a_producer_that_has_a_small_tensor_elsewhere_sends_it_the_long_way(plane, start_peer, monkeypatch):
+    peer = await start_peer(direct_copies=False)
     ours = plane.put(content(1000, 3), inline=False)
     monkeypatch.setattr(server_module, "MAX_PAYLOAD", 10)
     for _ in range(2):  # the first also connects
@@ -346,7 +349,8 @@ async def test_a_producer_that_has_a_small_tensor_elsewhere_sends_it_the_long_wa
     assert "control" not in plane.statistics().transports
 
 
-async def test_small_tensors_come_with_the_reply_and_are_private(plane, peer):
+async def test_small_tensors_come_with_the_reply_and_are_private(open_plane, peer):
+    plane = await open_plane(direct_copies=False)
     reference = await peer.put(1000, seed=4)
     first, second = [(await plane.get(reference)).numpy() for _ in range(2)]
     first[:] = 0

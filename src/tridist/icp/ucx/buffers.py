@@ -7,6 +7,7 @@ to find the pages as well.
 
 from __future__ import annotations
 
+import threading
 import time
 import weakref
 from collections import deque
@@ -52,7 +53,7 @@ class _Loan:
 class BufferPool:
     """Receive buffers of one plane.
 
-    `take` and `trim` belong on one thread; arrays may be dropped on any.
+    From any thread; arrays may be dropped on any as well.
 
     Args:
         limit: bytes of unused memory to keep; 0 keeps none.
@@ -63,6 +64,7 @@ class BufferPool:
         # A deque, since its append is atomic: arrays die on other threads, and inside the garbage collector, where a
         # lock could be ours already.
         self._free: deque[_Block] = deque()
+        self._lock = threading.Lock()  # for those who take blocks out
 
     def take(self, size: int) -> Bytes:
         """A writable array of ``size`` bytes, contents undefined.
@@ -81,14 +83,16 @@ class BufferPool:
     def trim(self) -> None:
         """Let memory go that nobody has asked for lately."""
         oldest = time.monotonic() - _IDLE
-        for block in tuple(self._free):
-            if block.since < oldest:
-                self._free.remove(block)
+        with self._lock:
+            for block in tuple(self._free):
+                if block.since < oldest:
+                    self._free.remove(block)
 
     def clear(self) -> None:
         """Let all unused memory go, and keep none from now on."""
         self._limit = 0
-        self._free.clear()
+        with self._lock:
+            self._free.clear()
 
     @property
     def unused(self) -> int:
@@ -96,14 +100,15 @@ class BufferPool:
         return sum(block.memory.nbytes for block in tuple(self._free))
 
     def _find(self, size: int) -> _Block | None:
-        # The newest first: of several that fit equally well, its bytes are the likeliest to be in the cache still.
-        newest = reversed(tuple(self._free))
-        fitting = [block for block in newest if size <= block.memory.nbytes <= size * _WASTE]
-        if not fitting:
-            return None
-        best = min(fitting, key=lambda block: block.memory.nbytes)
-        self._free.remove(best)
-        return best
+        with self._lock:
+            # The newest first: of several that fit equally well, its bytes are the likeliest to be in the cache still.
+            newest = reversed(tuple(self._free))
+            fitting = [block for block in newest if size <= block.memory.nbytes <= size * _WASTE]
+            if not fitting:
+                return None
+            best = min(fitting, key=lambda block: block.memory.nbytes)
+            self._free.remove(best)
+            return best
 
     @staticmethod
     def _give_back(pool: weakref.ref[BufferPool], block: _Block) -> None:

@@ -15,15 +15,15 @@ and a body by its kind:
              sides; `handshake` says what is proved.
     REFUSAL  why the sender ends the connection instead of greeting.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
-    REPLY    status, transfer number, size, tensor id; after a READ the tensor's bytes, after MEET and LOCATE an address
+    REPLY    status, transfer number, size, tensor id; after a READ the tensor's bytes, after a MEET an address
 
 A GET names the size that its reference promised, and a tag. If the producer holds the tensor and the sizes agree it
 replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing. A READ asks for at
 most `MAX_PAYLOAD` bytes in the reply itself: what UCX saves on these it loses by the wake-ups that it costs.
 
-A neighbour (see `neighbour`) may copy a tensor out of the producer's memory instead. MEET makes neighbours of two peers
-where that can be. LOCATE asks where a tensor's bytes are; there they stay until the consumer says DONE or the
-connection ends. To a READ, MEET or LOCATE the reply may be NOT_THIS_WAY; a GET is always possible.
+A neighbour (see `neighbour`) copies tensors out of the producer's memory without asking. MEET makes neighbours of two
+peers where that can be; now and then COPIED tells the producer how much it was, for it to count. To a READ or MEET the
+reply may be NOT_THIS_WAY; a GET is always possible.
 
 What a peer may send at a moment is decided by the reader (`FrameReader.expect`), and is at most `MAX_PROOF` bytes
 before the peer has proved itself.
@@ -57,6 +57,8 @@ DIRECT = frozenset({"direct"})
 MAX_LEASE = 365 * 86400.0
 """Seconds that a producer grants a peer at most: infinity would keep the memory of a producer whose peers are long
 gone."""
+NO_ID = "0" * 32
+"""What a frame bears where no tensor is meant."""
 
 E = TypeVar("E", bound=IntEnum)
 
@@ -67,7 +69,6 @@ _REPLY = struct.Struct("<BQQ16s")
 _REFUSAL = struct.Struct("<B")
 _MAC_SIZE = 32
 _MAX_COMPONENT = 128
-_NO_ID = "0" * 32
 
 
 class Kind(IntEnum):
@@ -88,8 +89,7 @@ class Operation(IntEnum):
     RELEASE = 3
     READ = 4
     MEET = 5
-    LOCATE = 6
-    DONE = 7
+    COPIED = 6
 
 
 class Status(IntEnum):
@@ -150,14 +150,14 @@ class Refusal:
 
 
 class Request(Struct, frozen=True, gc=False):
-    """One request; RELEASE and DONE get no reply.
+    """One request; RELEASE and COPIED get no reply.
 
     Attributes:
         operation: what to do.
-        transfer: number that the reply repeats; of the LOCATE that is over (DONE).
+        transfer: number that the reply repeats.
         tensor_id: 32 hexadecimal digits; the name of the socket (MEET).
         tag: UCX tag for the bytes (GET); what to say on the socket (MEET).
-        size: bytes that the requester expects (GET, READ, LOCATE), or has taken: all or none (DONE).
+        size: bytes that the requester expects (GET, READ), or has copied since it last told (COPIED).
         lease: seconds (DUPLICATE), from 0 to `MAX_LEASE`; what is outside becomes the nearer end on its way.
     """
 
@@ -175,15 +175,15 @@ class Reply(Struct, frozen=True, gc=False):
     Attributes:
         status: how it ended.
         transfer: the request's number.
-        size: bytes that the producer holds (GET, READ, LOCATE).
+        size: bytes that the producer holds (GET, READ).
         tensor_id: the new id (DUPLICATE).
-        payload: the bytes (READ), or where they are in the producer's memory (LOCATE); where name and token are (MEET).
+        payload: the bytes (READ); where name and token are in the producer's memory (MEET).
     """
 
     status: Status
     transfer: int
     size: int = 0
-    tensor_id: str = _NO_ID
+    tensor_id: str = NO_ID
     payload: bytes | bytearray | memoryview = b""
 
 

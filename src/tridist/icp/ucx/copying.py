@@ -44,8 +44,8 @@ class Copy:
 
     def __init__(self, buffer: Any, read: Read, done: Done) -> None:
         self._buffer: Any = buffer
-        self._size: int = buffer.nbytes
-        self.threads = min(_affordable(), self._size // _SHARE) or 1
+        self.size: int = buffer.nbytes
+        self.threads = min(_affordable(), self.size // _SHARE) or 1
         self._read = read
         self._done: Done | None = done
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Copy:
     def stop(self) -> None:
         """Take no more pieces; those that are being copied are copied to their end. From any thread."""
         with self._lock:
-            self._taken = self._size
+            self._taken = self.size
             self._end()
 
     def work(self) -> None:
@@ -71,7 +71,7 @@ class Copy:
 
     def _next(self) -> tuple[int, int] | None:
         with self._lock:
-            rest = self._size - self._taken
+            rest = self.size - self._taken
             if not rest:
                 return None
             share = rest if self.threads == 1 else rest // (2 * self.threads)
@@ -87,7 +87,7 @@ class Copy:
             self._running -= 1
             if error is not None:
                 self._error = error
-                self._taken = self._size
+                self._taken = self.size
             done = self._end()
         if done is not None:
             done(self._error)
@@ -95,7 +95,7 @@ class Copy:
     def _end(self) -> Done | None:
         """Whom to tell that this is the end, if it is."""
         # A thread that comes late must not keep the buffer, which may be the next tensor's.
-        if self._running or self._taken < self._size:
+        if self._running or self._taken < self.size:
             return None
         done, self._done, self._buffer = self._done, None, None
         return done
@@ -117,7 +117,7 @@ class Copiers:
         self._threads = 0
 
     def start(self, copy: Copy) -> None:
-        """Begin a copy; always from the same thread.
+        """Begin a copy; from one thread at a time.
 
         Raises:
             OSError: the system has no thread for it; the copy is not begun.

@@ -36,7 +36,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tridist.icp.ucx.process_memory import read_memory
+from tridist.icp.ucx.process_memory import memory_address, read_memory
 
 _LOG = logging.getLogger(__name__)
 
@@ -61,10 +61,12 @@ class Neighbour:
 
     Attributes:
         pid: its number here.
+        directory: where it says that its directory is, in its memory.
     """
 
     def __init__(self, pid: int, handle: int, line: socket.socket) -> None:
         self.pid = pid
+        self.directory = 0
         self._handle: int | None = handle
         self._line = line
         self._lock = threading.Lock()
@@ -166,13 +168,20 @@ class Doorbell:
 
     def _holds_evidence(self, found: Neighbour, address: int) -> bool:
         expected = _evidence(self.name, self.token)
-        seen = np.empty(len(expected), np.uint8)
-        found.read(address, memory_address(seen), len(expected))
-        return hmac.compare_digest(seen.tobytes(), expected)
+        seen = np.empty(len(expected) + _ADDRESS.size, np.uint8)
+        found.read(address, memory_address(seen), seen.nbytes)
+        evidence = seen.tobytes()
+        (found.directory,) = _ADDRESS.unpack_from(evidence, len(expected))
+        return hmac.compare_digest(evidence[: len(expected)], expected)
 
 
-def ring(name: str, token: int) -> Evidence | None:
+def ring(name: str, token: int, directory: int) -> Evidence | None:
     """The producer's side: show a consumer which process this is, if the consumer is of this user.
+
+    Args:
+        name: of the consumer's socket.
+        token: what to say there.
+        directory: the address of what the consumer is to know (see `directory`).
 
     Returns:
         What the consumer will look for in this process's memory; None when there is no such socket here, or it is
@@ -185,24 +194,25 @@ def ring(name: str, token: int) -> Evidence | None:
         if user == os.geteuid():
             bell.send(_TOKEN.pack(token))
             unless_kept.pop_all()
-            return Evidence(name, token, bell)
+            return Evidence(name, token, bell, directory)
     return None
 
 
 class Evidence:
-    """Bytes in this process's memory that a consumer knows.
+    """Bytes in this process's memory that a consumer knows, and after them one address that it is to know.
 
     Args:
         name: of the consumer's socket.
         token: what was said there.
         line: the connection to that socket; closed at the end.
+        directory: that address.
 
     Attributes:
         address: where they are, for as long as this lives.
     """
 
-    def __init__(self, name: str, token: int, line: socket.socket) -> None:
-        self._bytes = np.frombuffer(bytearray(_evidence(name, token)), np.uint8)
+    def __init__(self, name: str, token: int, line: socket.socket, directory: int) -> None:
+        self._bytes = np.frombuffer(bytearray(_evidence(name, token) + pack_address(directory)), np.uint8)
         self._line = line
         self.address = memory_address(self._bytes)
 
@@ -211,12 +221,6 @@ class Evidence:
         with suppress(OSError):  # not connected any more: the consumer was first
             self._line.shutdown(socket.SHUT_RDWR)  # a forked process may have the descriptor as well
         self._line.close()
-
-
-def memory_address(array: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
-    """Where the bytes of a flat, contiguous array are."""
-    address: int = array.__array_interface__["data"][0]
-    return address
 
 
 def pack_address(address: int) -> bytes:

@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable
 from functools import cache
 
+import numpy as np
+
 
 class _Part(ctypes.Structure):
     """``struct iovec``."""
@@ -37,6 +39,12 @@ def read_memory(pid: int, source: int, target: int, size: int) -> None:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
         done += copied
+
+
+def memory_address(array: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
+    """Where the bytes of a flat, contiguous array of this process are."""
+    address: int = array.__array_interface__["data"][0]
+    return address
 
 
 @cache

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar
 
@@ -36,47 +34,16 @@ from tridist.icp.ucx.control import (
     Status,
     encode,
 )
+from tridist.icp.ucx.counters import Counters
+from tridist.icp.ucx.directory import Directory
 from tridist.icp.ucx.handshake import RefusedError, Role
-from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
-from tridist.icp.ucx.neighbour import Evidence, memory_address, pack_address, ring
+from tridist.icp.ucx.neighbour import Evidence, pack_address, ring
 
 _LOG = logging.getLogger(__name__)
 
 _MAX_GREETING = 128
 """Connections at a time that have not proved anything yet. A greeting takes about ten milliseconds, mostly UCX's."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a plane counts. `fetch` and `send` may be called from any thread, the others belong to one thread each."""
-
-    inlined: int = 0
-    referenced: int = 0
-    fetched: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    transports: frozenset[str] = frozenset()
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def fetch(self, size: int, transports: frozenset[str]) -> None:
-        """A tensor has come from another process."""
-        with self._lock:
-            self.fetched += 1
-            self.bytes_received += size
-            if not transports <= self.transports:
-                self.transports |= transports
-
-    def send(self, size: int, transports: frozenset[str]) -> None:
-        """A tensor has gone to another process."""
-        with self._lock:
-            self.bytes_sent += size
-            if not transports <= self.transports:
-                self.transports |= transports
-
-
-class _NotCopiedError(LaneError):
-    """A neighbour will ask for the bytes through UCX; perhaps for every tensor, so it is nothing to log each time."""
 
 
 class ServerLink(Link):
@@ -87,8 +54,6 @@ class ServerLink(Link):
         self._server = server
         self._sends: set[asyncio.Future[None]] = set()
         self._queued = 0
-        # Tensors that a neighbour copies now, by its request's number, each with what ends when it is done.
-        self._lent: dict[int, tuple[Tensor, asyncio.Future[None]]] = {}
         self._evidence: Evidence | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._greeting = self._loop.call_later(server.config.connect_timeout, self._not_greeted)
@@ -154,9 +119,6 @@ class ServerLink(Link):
         self._stop_waiting()
         if self._evidence is not None:
             self._evidence.hang_up()  # before the memory is given up
-        for _, lending in self._lent.values():
-            lending.set_exception(LaneError(reason))
-        self._lent.clear()
         self._server.forget(self)
 
     def _read_out(self, request: Request) -> None:
@@ -173,39 +135,17 @@ class ServerLink(Link):
     def _meet(self, request: Request) -> None:
         if self._evidence is not None:
             raise InvalidMessageError("operation", "was done before")
-        self._evidence = ring(request.tensor_id, request.tag) if self._config.direct_copies else None
+        if self._config.direct_copies:
+            self._evidence = ring(request.tensor_id, request.tag, self._server.directory.address)
         if self._evidence is None:
             self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer)))
         else:
             self.write(encode(Reply(Status.OK, request.transfer, payload=pack_address(self._evidence.address))))
 
-    def _locate(self, request: Request) -> None:
+    def _copied(self, request: Request) -> None:
         if self._evidence is None:
             raise InvalidMessageError("operation", "is for neighbours only")
-        if request.transfer in self._lent:
-            raise InvalidMessageError("transfer", f"is {request.transfer}, which is not over")
-        tensor = self._find(request)
-        if tensor is None:
-            return
-        if tensor.device != HOST or not tensor.nbytes:
-            self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer, tensor.nbytes)))
-            return
-        self._check_places()
-        lending: asyncio.Future[None] = self._loop.create_future()
-        self._lent[request.transfer] = (tensor, lending)
-        payload = pack_address(memory_address(tensor.buffer))
-        self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes, payload=payload)))
-        self._watch(tensor.nbytes, lending, DIRECT)
-
-    def _done(self, request: Request) -> None:
-        lent = self._lent.pop(request.transfer, None)
-        if lent is None:
-            raise InvalidMessageError("transfer", f"is {request.transfer}, of which nothing was asked")
-        tensor, lending = lent
-        if request.size == tensor.nbytes:
-            lending.set_result(None)
-        else:
-            lending.set_exception(_NotCopiedError("the peer could not copy it"))
+        self._server.counters.send(request.size, DIRECT)
 
     def _release(self, request: Request) -> None:
         self._server.store.release(request.tensor_id)
@@ -225,14 +165,11 @@ class ServerLink(Link):
         tensor = self._find(request)
         if tensor is None:
             return
-        self._check_places()
+        if len(self._sends) >= MAX_TRANSFERS:
+            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
         self.write(encode(Reply(Status.OK, request.transfer, tensor.nbytes)))
         if tensor.nbytes:
             self._send(tensor, request.tag)
-
-    def _check_places(self) -> None:
-        if len(self._sends) >= MAX_TRANSFERS:
-            raise InvalidMessageError("transfer", f"is one too many, {MAX_TRANSFERS} run")
 
     def _duplicate(self, request: Request) -> None:
         new_id = self._server.store.duplicate(request.tensor_id, request.lease)
@@ -247,18 +184,12 @@ class ServerLink(Link):
         self._context.prepare_device(tensor.device)
         sending = self.lane.send(tensor.buffer, tag)
         if sending.done():
-            self._sent(tensor.nbytes, None, sending)
+            self._sent(tensor.nbytes, sending)
         else:
             self._watch(tensor.nbytes, sending)
 
-    def _watch(self, size: int, sending: asyncio.Future[None], transports: frozenset[str] | None = None) -> None:
-        """Count a transfer that runs, and do not let it run for ever.
-
-        Args:
-            size: bytes.
-            sending: done when it is over.
-            transports: what it takes; by default what UCX has chosen, which is known at the end.
-        """
+    def _watch(self, size: int, sending: asyncio.Future[None]) -> None:
+        """Count a transfer that runs, and do not let it run for ever."""
         # The consumer takes large tensors one by one: what it asked for before comes first, and takes its time as well.
         self._queued += size
         seconds = self._config.transfer_timeout(self._queued)
@@ -267,18 +198,17 @@ class ServerLink(Link):
         sending.add_done_callback(lambda _: timer.cancel())
         sending.add_done_callback(self._sends.discard)
         sending.add_done_callback(partial(self._dequeued, size))
-        sending.add_done_callback(partial(self._sent, size, transports))
+        sending.add_done_callback(partial(self._sent, size))
 
     def _dequeued(self, size: int, _: asyncio.Future[None]) -> None:
         self._queued -= size
 
-    def _sent(self, size: int, transports: frozenset[str] | None, sending: asyncio.Future[None]) -> None:
+    def _sent(self, size: int, sending: asyncio.Future[None]) -> None:
         error = sending.exception()
-        if error is not None:
-            level = logging.DEBUG if isinstance(error, _NotCopiedError) else logging.INFO
-            _LOG.log(level, "a transfer to %s ended early: %s", self.peer, error)
-            return
-        self._server.counters.send(size, transports or self.transports)
+        if error is None:
+            self._server.counters.send(size, self.transports)
+        else:
+            _LOG.info("a transfer to %s ended early: %s", self.peer, error)
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:
@@ -294,18 +224,25 @@ class ServerLink(Link):
         Operation.DUPLICATE: _duplicate,
         Operation.RELEASE: _release,
         Operation.MEET: _meet,
-        Operation.LOCATE: _locate,
-        Operation.DONE: _done,
+        Operation.COPIED: _copied,
     }
 
 
 class Server:
     """Listens for consumers. Every call belongs on the context's thread."""
 
-    def __init__(self, context: UcxContext, config: UcpDataPlaneConfig, store: TensorStore, counters: Counters) -> None:
+    def __init__(
+        self,
+        context: UcxContext,
+        config: UcpDataPlaneConfig,
+        store: TensorStore,
+        directory: Directory,
+        counters: Counters,
+    ) -> None:
         self.context = context
         self.config = config
         self.store = store
+        self.directory = directory
         self.counters = counters
         self.complaints = Complaints(_LOG)
         self._listener: asyncio.Server | None = None

@@ -16,12 +16,16 @@ from tridist.icp.devices import HOST, Device, load_cupy
 from tridist.icp.status import DataPlaneStatistics
 from tridist.icp.tensor_store import TensorStore
 from tridist.icp.tensor_uri import TensorUri
+from tridist.icp.ucx.asking import Outcome
 from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
-from tridist.icp.ucx.connection import Connection, Connections, Located, Outcome
+from tridist.icp.ucx.connection import Connection
+from tridist.icp.ucx.connections import Connections
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.control import DIRECT, IN_REPLY, MAX_PAYLOAD
-from tridist.icp.ucx.server import Counters, Server
+from tridist.icp.ucx.counters import Counters
+from tridist.icp.ucx.directory import AT_ONCE, Directory
+from tridist.icp.ucx.server import Server
 from tridist.icp.ucx.thread import Calls, Ticket
 from tridist.icp.uninterrupted import to_the_end
 
@@ -30,12 +34,17 @@ _LOG = logging.getLogger(__name__)
 _FLUSH = 0.5
 """Seconds for the last frames to leave at close."""
 
+_TURN, _GET = 1 << 20, 16 << 10
+"""Bytes that may be read in one turn of the caller's loop (0.1 ms at the most), and as how many a get counts besides
+(0.02 ms). Gets that never wait would keep everybody else on that loop from its turn."""
+
 
 class Session:
     """The parts of one open plane. Coroutines run on the context's thread unless they say otherwise."""
 
     def __init__(self, context: UcxContext, config: UcpDataPlaneConfig, host: str) -> None:
-        self.store = TensorStore()
+        directory = Directory()
+        self.store = TensorStore(register=directory)
         self.counters = Counters()
         self.calls = Calls(context.thread, "data plane")
         self.host = host
@@ -43,11 +52,12 @@ class Session:
         self.base = ""
         """What the URIs of this plane's tensors begin with; the id follows."""
         self._context = context
-        self._server = Server(context, config, self.store, self.counters)
+        self._server = Server(context, config, self.store, directory, self.counters)
         self._connections = Connections(context, config)
         self._pool = BufferPool(config.receive_pool)
         # Ids whose release waits for a connection: what comes later must not overtake it. Any thread adds and removes.
         self._leaving: set[str] = set()
+        self._read_in_turn = 0
 
     @classmethod
     async def start(cls, config: UcpDataPlaneConfig) -> Session:
@@ -121,41 +131,67 @@ class Session:
         """Whether a reference is one of this plane's own."""
         return uri.port == self.port and uri.host == self.host
 
-    def fetch(self, uri: TensorUri, size: int, device: Device) -> asyncio.Future[Any]:
-        """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it; from the loop that waits for it."""
-        connection = self._connections.open_to(uri)
-        if connection is not None and uri.id not in self._leaving:
-            future = self._fetch_from(connection, uri, size, device)
-            if future is not None:
-                return future
-        return self.calls.run(self._fetch(uri, size, device, small=_is_small(size, device)))
+    async def fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
+        """A buffer of ``size`` bytes on ``device`` with the tensor's bytes in it; from the user's loop.
 
-    def _fetch_from(
-        self, connection: Connection, uri: TensorUri, size: int, device: Device
-    ) -> asyncio.Future[Any] | None:
-        """Ask from here, on the caller's thread, so that the UCX thread wakes only when the reply is there.
-
-        Returns:
-            None when too much is asked for already.
+        Whatever can is done here, on the caller's thread: the UCX thread wakes when there is something for it to do.
         """
+        connection = self._connections.open_to(uri)
+        if connection is None or uri.id in self._leaving:
+            return await self.calls.run(self._fetch(uri, size, device))
+        buffer = self._read_now(connection, uri, size, device)
+        if buffer is not None:
+            self._read_in_turn += size + _GET
+            if self._read_in_turn > _TURN:
+                self._read_in_turn = 0
+                await asyncio.sleep(0)
+            return buffer
         ticket = self.calls.ticket()
-        if _is_small(size, device):
-            connection.read(uri, size, partial(self._have_read, ticket, uri, size))
-            return ticket.future
-        if device == HOST and connection.neighbourly:
-            begun = connection.locate(uri, size, partial(self._have_located, ticket, connection, uri, size))
-        else:
-            tag = secrets.randbits(64)
-            take = partial(self._take, connection, uri, size, tag, device)
-            begun = connection.begin(uri, size, tag, partial(self._have_begun, ticket, take))
+        try:
+            begun = self._begin_fetch(ticket, connection, uri, size, device)
+        except BaseException:
+            ticket.settle(None)  # nobody waits for it yet
+            raise
         if begun:
-            return ticket.future
-        ticket.settle(None)  # nobody waits for it yet
-        return None
+            return await ticket.future
+        ticket.settle(None)
+        return await self.calls.run(self._fetch(uri, size, device))
+
+    def _read_now(self, connection: Connection, uri: TensorUri, size: int, device: Device) -> Any:
+        """A small tensor of a neighbour's, without a wait and from any thread; None when it is none."""
+        if device != HOST or size >= AT_ONCE:
+            return None
+        buffer = connection.read_now(uri, size, self._pool.take)
+        if buffer is not None:
+            self.counters.fetch(size, DIRECT)
+        return buffer
+
+    def _begin_fetch(
+        self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, device: Device
+    ) -> bool:
+        """Start what will settle the ticket; False when too much runs already."""
+        if device == HOST:
+            copied = partial(self._have_copied, ticket, connection, uri, size)
+            allocate = partial(self._allocate_for, uri, size, HOST)
+            if size >= AT_ONCE and connection.copy(uri, size, allocate, copied):
+                return True
+            if size <= MAX_PAYLOAD:
+                connection.read(uri, size, partial(self._have_read, ticket, uri, size))
+                return True
+        tag = secrets.randbits(64)
+        take = partial(self._take, connection, uri, size, tag, device)
+        return connection.begin(uri, size, tag, partial(self._have_begun, ticket, take))
+
+    def _have_copied(self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, buffer: Any) -> None:
+        if buffer is None:
+            self.calls.go_on_there(ticket, partial(self._fetch_through_ucx, connection, uri, size, HOST))
+        else:
+            self.counters.fetch(size, DIRECT)
+            ticket.settle(buffer)
 
     def _have_read(self, ticket: Ticket[Any], uri: TensorUri, size: int, outcome: Outcome) -> None:
         if outcome is None:
-            self.calls.go_on(ticket, self._fetch(uri, size, HOST, small=False))
+            self.calls.go_on(ticket, self._fetch(uri, size, HOST))
         elif isinstance(outcome, bytearray):
             ticket.settle(self._read_bytes(outcome))
         else:
@@ -167,23 +203,6 @@ class Session:
         else:
             ticket.settle(None, _error(outcome))
 
-    def _have_located(
-        self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, outcome: Outcome
-    ) -> None:
-        def copied(buffer: Any, error: Exception | None) -> None:
-            if buffer is not None:
-                self.counters.fetch(size, DIRECT)
-                ticket.settle(buffer)
-            elif error is not None:
-                ticket.settle(None, error)
-            else:
-                self.calls.go_on(ticket, self._fetch_through_ucx(connection, uri, size, HOST))
-
-        if isinstance(outcome, Located):
-            connection.copy(uri, size, outcome, partial(self._allocate_for, uri, size, HOST), copied)
-        else:
-            copied(None, _error(outcome))
-
     async def _take(self, connection: Connection, uri: TensorUri, size: int, tag: int, device: Device) -> Any:
         buffer = await connection.take(uri, size, tag, partial(self._allocate_for, uri, size, device))
         self.counters.fetch(size, connection.transports)
@@ -193,16 +212,19 @@ class Session:
         self.counters.fetch(len(payload), IN_REPLY)
         return np.frombuffer(payload, dtype=np.uint8)
 
-    async def _fetch(self, uri: TensorUri, size: int, device: Device, *, small: bool) -> Any:
+    async def _fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
         connection = await self._connections.to(uri)
-        if small:
+        buffer = self._read_now(connection, uri, size, device)
+        if buffer is not None:
+            return buffer
+        if device == HOST and size <= MAX_PAYLOAD:
             outcome = await connection.fetch_small(uri, size)
             if isinstance(outcome, bytearray):
                 return self._read_bytes(outcome)
             error = _error(outcome)
             if error is not None:
                 raise error
-        if device == HOST:
+        if device == HOST and size >= AT_ONCE:
             buffer = await connection.fetch_directly(uri, size, partial(self._allocate_for, uri, size, device))
             if buffer is not None:
                 self.counters.fetch(size, DIRECT)
@@ -272,11 +294,6 @@ class Session:
 
 def _error(outcome: Outcome) -> TridistError | None:
     return outcome if isinstance(outcome, TridistError) else None
-
-
-def _is_small(size: int, device: Device) -> bool:
-    """Whether the bytes may come with the reply."""
-    return size <= MAX_PAYLOAD and device == HOST
 
 
 def _say_who_may_connect(config: UcpDataPlaneConfig) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from tridist.errors import PlaneClosedError
@@ -112,6 +113,11 @@ class Calls:
                 ticket.settle(None, error)
 
         self._start(settle(), None, None)
+
+    def go_on_there(self, ticket: Ticket[T], make: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        """The same with the coroutine that ``make`` makes on the thread; from any thread."""
+        with suppress(RuntimeError):  # the thread's loop has ended: `close` has settled the ticket
+            self._loop.call_soon_threadsafe(lambda: self.go_on(ticket, make()))
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         """Start a coroutine on the thread; the future belongs to the loop that calls.

@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from tridist.icp.ucx import neighbour
-from tridist.icp.ucx.neighbour import Doorbell, Evidence, memory_address, pack_address, ring, unpack_address
+from tridist.icp.ucx.neighbour import Doorbell, Evidence, pack_address, ring, unpack_address
+from tridist.icp.ucx.process_memory import memory_address
 
 CHILD = """
 import os, sys
@@ -29,7 +30,7 @@ for line in sys.stdin:
         print("hung up", flush=True)
     else:
         name, token = line.split()
-        evidence = ring(name, int(token))
+        evidence = ring(name, int(token), 1234567)
         print(evidence.address if evidence else 0, flush=True)
 """
 
@@ -84,6 +85,7 @@ def test_the_kernel_says_who_has_rung(start_child, make_bell):
     bell = make_bell()
     found = bell.answer(rings(bell))
     assert found.pid == process.pid
+    assert found.directory == 1234567
     assert found.there
     process.kill()
     process.wait()
@@ -172,16 +174,16 @@ def test_a_process_of_another_user_is_no_neighbour(start_child, make_bell, monke
 
 def test_another_users_bell_is_not_rung(bell, monkeypatch):
     monkeypatch.setattr(neighbour.os, "geteuid", lambda: os.getuid() + 1)
-    assert ring(bell.name, bell.token) is None
+    assert ring(bell.name, bell.token, 0) is None
     monkeypatch.undo()
     with socket.socket(socket.AF_UNIX) as line:
-        assert bell.answer(Evidence(bell.name, bell.token, line).address) is None
+        assert bell.answer(Evidence(bell.name, bell.token, line, 0).address) is None
 
 
 def test_a_bell_that_is_not_there(bell):
-    assert ring("0" * 32, 1) is None
+    assert ring("0" * 32, 1, 0) is None
     bell.close()
-    assert ring(bell.name, bell.token) is None
+    assert ring(bell.name, bell.token, 0) is None
 
 
 def test_memory_that_the_kernel_keeps_to_itself(start_child, make_bell, monkeypatch):

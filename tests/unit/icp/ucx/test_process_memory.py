@@ -10,8 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from tridist.icp.ucx.neighbour import memory_address
-from tridist.icp.ucx.process_memory import read_memory
+from tridist.icp.ucx.process_memory import memory_address, read_memory
 
 CHILD = """
 import sys
