@@ -4,6 +4,7 @@
     tridist.<namespace>.request.<operator>.<version>.high                high,
     tridist.<namespace>.request.<operator>.<version>.low                 low
     tridist.<namespace>.request.<operator>.<version>.direct.<component>  one worker
+    tridist.<namespace>.request.<operator>.<version>.placeholder         nobody: see `tridist.icp.nats.placeholder`
     tridist.<namespace>.response.<component>                             a client's inbox
     tridist.<namespace>.report.operator.<operator>.<version>.<client>    a client to all workers of an operator
     tridist.<namespace>.report.worker.<worker>.<client>                  a client to one worker
@@ -101,6 +102,11 @@ class OperatorSubjects:
     def direct(self, component_id: str) -> str:
         """Where a request goes that only one worker may take."""
         return f"{self._prefix}.direct.{check_name('component_id', component_id)}"
+
+    @property
+    def placeholder(self) -> str:
+        """What nobody takes out of the stream."""
+        return f"{self._prefix}.placeholder"
 
     def reports(self, component_id: str) -> str:
         """Where a client tells the operator's workers what it has left; ``*`` is any client."""

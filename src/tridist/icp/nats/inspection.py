@@ -92,6 +92,7 @@ async def _queue(jetstream: JetStream, subjects: OperatorSubjects, messages: int
         posted = await _posted(jetstream, subjects)
     except RefusedError:
         consumers, posted = [], {}  # deleted since we listed it
+    messages = max(messages - posted.get(subjects.placeholder, 0), 0)
     # After a crash a consumer may count requests as unsettled that have left the stream.
     running = min(sum(consumer.unsettled for consumer in consumers), messages)
 

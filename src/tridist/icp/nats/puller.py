@@ -19,6 +19,7 @@ from tridist.icp.nats.headers import AckSubject
 from tridist.icp.nats.holding import Holding
 from tridist.icp.nats.intake import Refusal, judge
 from tridist.icp.nats.moves import Moves
+from tridist.icp.nats.placeholder import Placeholder
 from tridist.icp.nats.refusing import Refusing
 from tridist.icp.nats.streams import Streams
 from tridist.icp.nats.tasks import OwnedTasks
@@ -67,6 +68,7 @@ class NatsPuller(BasePuller[NatsDelivery]):
         self._withdrawing = asyncio.Lock()
         self._tasks, self._pulling, self._running = OwnedTasks(), OwnedTasks(), OwnedTasks()
         self._moves = Moves(self._connection, subjects.moves)
+        self._placeholder = Placeholder(streams.jetstream, subjects, self._tasks)
         undertaker = Undertaker(
             self._connection, dead_letters, subjects, component_id, config=streams.delivery, counters=self.counters
         )
@@ -148,6 +150,7 @@ class NatsPuller(BasePuller[NatsDelivery]):
             self._withdrawn = True
 
     async def _end_tasks(self) -> None:
+        self._placeholder.close()
         await self._pulling.end()
         await self._running.end()
         await self._tasks.end()
@@ -164,6 +167,7 @@ class NatsPuller(BasePuller[NatsDelivery]):
     def _take(self, which: PriorityClass | None, message: Message, ack: AckSubject) -> None:
         if which is not None:
             self._schedule.heard(which, ack.pending)
+        self._placeholder.came(ack.sequence)
         arrival = Arrival(which, message, ack, self._holding.pulse.arrival())
         verdict = judge(message.data, self._moves.attempts(ack), self._subjects, self._max_attempts)
         if isinstance(verdict, Refusal):
