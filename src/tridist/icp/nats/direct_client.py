@@ -78,7 +78,7 @@ class DirectClient(Client):
         if handler is None:
             return
         try:
-            handler(Message(subject.decode(), reply.decode(), data, header))
+            handler(Message(subject.decode(), reply.decode() if reply else "", data, header))
         except Exception:  # noqa: BLE001 (whatever it is, it must not end nats-py's read loop)
             _log.exception("a message on %r could not be handled", subject)
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 _MSG = re.compile(rb"MSG ([!-\xff]+) ([0-9]{1,19}) (?:([!-\xff]+) )?([0-9]{1,19})\r\n")
 _HMSG = re.compile(rb"HMSG ([!-\xff]+) ([0-9]{1,19}) (?:([!-\xff]+) )?([0-9]{1,19}) ([0-9]{1,19})\r\n")
+_H = ord("H")
 _END = 2
 """Bytes of the line end behind each payload."""
 _LARGE = 64 * 1024
@@ -61,15 +62,16 @@ class FrameParser(Parser):
         """Deliver the whole messages that ``data`` begins with; returns where they end."""
         at, length = 0, len(data)
         while at < length:
-            frame = _MSG.match(data, at)
-            if frame is not None:
-                subject, number, reply, size = frame.groups(b"")
-                head = 0
-            elif (frame := _HMSG.match(data, at)) is not None:
+            headed = data[at] == _H
+            frame = (_HMSG if headed else _MSG).match(data, at)
+            if frame is None:
+                break
+            if headed:
                 subject, number, reply, header_size, size = frame.groups(b"")
                 head = int(header_size)
             else:
-                break
+                subject, number, reply, size = frame.groups(b"")
+                head = 0
             start = frame.end()
             end = start + int(size)
             if end + _END > length or start + head > end:

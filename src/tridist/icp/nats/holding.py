@@ -147,7 +147,7 @@ class Holding:
         # Never on a later connection than the response: that one may be lost while the ack arrives. Without an ack the
         # request is delivered again, and its client drops what it has already.
         connection = self._connection
-        if (connection.connected or connection.gone) and not connection.send(delivery.ack_subject, verdict):
+        if not connection.send(delivery.ack_subject, verdict) and (connection.connected or connection.gone):
             await connection.publish(delivery.ack_subject, verdict)
 
     def _free(self, delivery: NatsDelivery) -> None:
