@@ -36,18 +36,30 @@ class _Block:
 
 
 class _Loan:
-    """What an array of the pool has as its base: it dies with the last view of the memory, wherever that is."""
+    """What an array of the pool has as its base: it dies with the last view of the memory, wherever that is.
 
-    __slots__ = ("__array_interface__", "__weakref__")
+    Args:
+        pool: gets the block back then, if it still is.
+        block: the memory.
+        size: bytes of it that are lent.
+    """
 
-    def __init__(self, memory: Bytes, size: int) -> None:
-        address = memory.__array_interface__["data"][0]
+    __slots__ = ("__array_interface__", "_block", "_pool")
+
+    def __init__(self, pool: weakref.ref[BufferPool], block: _Block, size: int) -> None:
+        self._pool, self._block = pool, block
+        address = block.memory.__array_interface__["data"][0]
         self.__array_interface__: dict[str, Any] = {
             "shape": (size,),
             "typestr": "|u1",
             "data": (address, False),
             "version": 3,
         }
+
+    def __del__(self) -> None:
+        pool = self._pool()
+        if pool is not None:
+            pool.give_back(self._block)
 
 
 class BufferPool:
@@ -65,6 +77,7 @@ class BufferPool:
         # lock could be ours already.
         self._free: deque[_Block] = deque()
         self._lock = threading.Lock()  # for those who take blocks out
+        self._itself = weakref.ref(self)
 
     def take(self, size: int) -> Bytes:
         """A writable array of ``size`` bytes, contents undefined.
@@ -75,10 +88,13 @@ class BufferPool:
         if size < _SMALLEST or not self._limit:
             return np.empty(size, dtype=np.uint8)
         block = self._find(size) or _Block(np.empty(size, dtype=np.uint8))
-        loan = _Loan(block.memory, size)
-        finalizer = weakref.finalize(loan, self._give_back, weakref.ref(self), block)
-        finalizer.atexit = False
-        return np.asarray(loan)
+        return np.asarray(_Loan(self._itself, block, size))
+
+    def give_back(self, block: _Block) -> None:
+        """Keep a block that was lent, for another one."""
+        if self.unused + block.memory.nbytes <= self._limit:
+            block.since = time.monotonic()
+            self._free.append(block)
 
     def trim(self) -> None:
         """Let memory go that nobody has asked for lately."""
@@ -109,10 +125,3 @@ class BufferPool:
             best = min(fitting, key=lambda block: block.memory.nbytes)
             self._free.remove(best)
             return best
-
-    @staticmethod
-    def _give_back(pool: weakref.ref[BufferPool], block: _Block) -> None:
-        alive = pool()
-        if alive is not None and alive.unused + block.memory.nbytes <= alive._limit:  # noqa: SLF001 (its own)
-            block.since = time.monotonic()
-            alive._free.append(block)  # noqa: SLF001

@@ -61,7 +61,7 @@ class DirectCopies:
         return None if start is None or content is None else read_entry(content, tensor_id, start, size)
 
     def read(self, entry: Entry, buffer: Any) -> bool:
-        """Fill ``buffer`` with a tensor of less than `directory.AT_ONCE` bytes; False when they do not count."""
+        """Fill ``buffer`` with a tensor of at most `directory.AT_ONCE` bytes; False when they do not count."""
         try:
             self._neighbour.read(entry.address, memory_address(buffer), buffer.nbytes)
         except OSError:

@@ -47,7 +47,7 @@ READABLE = platform.machine() in {"x86_64", "AMD64"}
 """Whether this machine's processors keep the order of writes that readers depend on."""
 
 AT_ONCE = 1 << 20
-"""Bytes below which a consumer reads a tensor without a hop to another thread. That takes up to 0.1 ms; there and back
+"""Bytes up to which a consumer reads a tensor without a hop to another thread. That takes up to 0.1 ms; there and back
 takes as long, half of it on the thread that would be spared."""
 
 ENTRY_SIZE = 40
@@ -138,7 +138,7 @@ def _is_listed(tensor: Tensor) -> bool:
     if tensor.device != HOST or not tensor.nbytes:
         return False
     # A page of a file that is not in memory stops whoever reads it, and small tensors are read on users' loops.
-    return tensor.nbytes >= AT_ONCE or not _is_mapped(tensor.buffer)
+    return tensor.nbytes > AT_ONCE or not _is_mapped(tensor.buffer)
 
 
 def _is_mapped(buffer: Any) -> bool:

@@ -159,7 +159,7 @@ class Session:
 
     def _read_now(self, connection: Connection, uri: TensorUri, size: int, device: Device) -> Any:
         """A small tensor of a neighbour's, without a wait and from any thread; None when it is none."""
-        if device != HOST or size >= AT_ONCE:
+        if device != HOST or size > AT_ONCE:
             return None
         buffer = connection.read_now(uri, size, self._pool.take)
         if buffer is not None:
@@ -173,7 +173,7 @@ class Session:
         if device == HOST:
             copied = partial(self._have_copied, ticket, connection, uri, size)
             allocate = partial(self._allocate_for, uri, size, HOST)
-            if size >= AT_ONCE and connection.copy(uri, size, allocate, copied):
+            if size > AT_ONCE and connection.copy(uri, size, allocate, copied):
                 return True
             if size <= MAX_PAYLOAD:
                 connection.read(uri, size, partial(self._have_read, ticket, uri, size))
@@ -224,7 +224,7 @@ class Session:
             error = _error(outcome)
             if error is not None:
                 raise error
-        if device == HOST and size >= AT_ONCE:
+        if device == HOST and size > AT_ONCE:
             buffer = await connection.fetch_directly(uri, size, partial(self._allocate_for, uri, size, device))
             if buffer is not None:
                 self.counters.fetch(size, DIRECT)
