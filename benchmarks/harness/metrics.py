@@ -69,6 +69,11 @@ def _errors(results: Results) -> float:
     return float(results["in_flight"]["errors"] + sum(row["errors"] for row in results["rounds"]))
 
 
+def _blocks_left(results: Results) -> float:
+    """What a request leaves behind in the process where it leaves more."""
+    return float(max(results["growth"][f"{name}_blocks_per_request"] for name in ("client", "worker")))
+
+
 METRICS = (
     Metric("1 KiB, one at a time: p50 / floor", "request_plane", _top("latency_ratio"), 1.5),
     Metric("1 KiB, 64 in flight: rate / floor", "request_plane", _top("throughput_ratio"), 0.6, higher_is_worse=False),
@@ -96,6 +101,7 @@ METRICS = (
         watched=False,
     ),
     Metric("10,000 in flight: errors", "memory", _errors, 0.0, watched=False),
+    Metric("10,000 in flight: blocks left by each", "memory", _blocks_left, 0.01, watched=False),
 )
 """The targets of the project, and what is compared with the baseline."""
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import tridist
 
@@ -27,6 +31,13 @@ async def identity_by_reference(x: Any) -> dict[str, Any]:
 async def identity_inline(x: Any) -> dict[str, Any]:
     """``x`` as ``y``, which rides in the response, whatever its size."""
     return {"y": tridist.inline(x)}
+
+
+@tridist.operator
+async def allocated_blocks() -> dict[str, Any]:
+    """How many blocks of Python's allocator are in use in the worker, about one for each object, without garbage."""
+    gc.collect()
+    return {"blocks": np.asarray(sys.getallocatedblocks())}
 
 
 WORK_SECONDS = 0.005

@@ -63,3 +63,11 @@ def jain(shares: Sequence[float]) -> float:
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
     """By how much y grows per unit of x, by least squares."""
     return float(np.polyfit(np.asarray(xs, dtype=float), np.asarray(ys, dtype=float), 1)[0])
+
+
+def settled_slope(xs: Sequence[float], ys: Sequence[float]) -> float:
+    """The same over the later half, without what levels off; raises ValueError for fewer than four points."""
+    later = len(xs) // 2
+    if later < 2:
+        raise ValueError(f"{len(xs)} points have no half with a slope")
+    return slope(xs[later:], ys[later:])

@@ -42,3 +42,11 @@ def test_a_size_is_found_by_its_bytes():
 
 def test_every_metric_has_a_name_of_its_own():
     assert len({metric.name for metric in METRICS}) == len(METRICS)
+
+
+def test_the_process_that_keeps_more_of_a_request_counts():
+    left = next(metric for metric in METRICS if metric.name.endswith("blocks left by each"))
+    growth = {"client_blocks_per_request": 0.5, "worker_blocks_per_request": -0.1}
+    assert left.read({"growth": growth}) == 0.5
+    assert left.met(0.001)
+    assert not left.met(1.0)

@@ -1,5 +1,5 @@
 import pytest
-from harness.statistics import Latency, Spread, jain, slope
+from harness.statistics import Latency, Spread, jain, settled_slope, slope
 
 
 def test_latencies_are_in_microseconds():
@@ -25,3 +25,13 @@ def test_fairness_is_one_for_equal_shares_and_one_nth_for_a_hoarder():
 
 def test_slope_is_growth_per_unit():
     assert slope([0, 1000, 2000], [50, 2050, 4050]) == pytest.approx(2)
+
+
+def test_what_levels_off_has_no_settled_slope():
+    assert settled_slope([0, 1, 2, 3], [0, 900, 1000, 1000]) == pytest.approx(0)
+    assert settled_slope([0, 1, 2, 3, 4], [0, 900, 1000, 1001, 1002]) == pytest.approx(1)
+
+
+def test_a_slope_of_too_few_points_is_none():
+    with pytest.raises(ValueError, match="3 points"):
+        settled_slope([0, 1, 2], [0, 1, 2])
