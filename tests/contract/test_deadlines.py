@@ -35,6 +35,7 @@ async def failure_of(stream):
     return raised.value
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_request_to_a_worker_that_nobody_is_says_so(client, worker):
     await worker.pull_requests("echo")  # others serve the operator
     error = await failure_of(await post_in_time(client, component_id="nobody"))
@@ -42,12 +43,14 @@ async def test_a_request_to_a_worker_that_nobody_is_says_so(client, worker):
     assert "no worker of this operator has the component id 'nobody'" in str(error)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_request_to_any_worker_names_none(client):
     error = await failure_of(await post_in_time(client))
     assert (error.stage, error.component_id) == ("unserved", None)
     assert "no worker serves version 1 of 'echo'" in str(error)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_request_to_a_version_that_nobody_serves_says_which(client, worker):
     await worker.pull_requests("echo")  # version 1
     error = await failure_of(await post_in_time(client, version=2))
@@ -67,6 +70,7 @@ async def test_what_expires_in_the_worker_s_own_queue_is_not_handed_out(client, 
     assert (await next_of(puller)).request.id == last.request.id
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_what_expires_while_it_is_held_is_not_handed_out_again(client, worker):
     puller = await worker.pull_requests("echo")
     stream = await client.post_request(a_request(seconds=STALL))
@@ -90,6 +94,7 @@ async def test_an_answer_after_the_deadline_changes_nothing(client, worker):
     await failure_of(stream)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_crowd_of_deadlines_each_get_their_stage(client, worker):
     puller = await worker.pull_requests("echo", slots=3)
     streams = [await client.post_request(a_request(seconds=2.0)) for _ in range(50)]

@@ -121,6 +121,7 @@ async def test_a_response_handler_hears_of_the_deadline(client):
     assert response.error.code == "DEADLINE_EXCEEDED"
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_expired_requests_are_never_handed_out(client, worker):
     stream = await client.post_request(a_request(deadline=time.time() + STALL))
     with pytest.raises(errors.DeadlineExceededError) as raised:
@@ -130,6 +131,7 @@ async def test_expired_requests_are_never_handed_out(client, worker):
     assert await nothing_from(puller)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_the_deadline_error_says_that_the_request_was_running(client, worker):
     puller = await worker.pull_requests("echo")
     stream = await client.post_request(a_request(deadline=time.time() + STALL))
@@ -140,6 +142,7 @@ async def test_the_deadline_error_says_that_the_request_was_running(client, work
     await delivery.ack()
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_the_deadline_error_says_that_the_request_was_queued(client, worker):
     puller = await worker.pull_requests("echo", slots=1)
     await client.post_request(a_request())

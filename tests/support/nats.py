@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import nats
+import pytest
 
 from support.planes import opening
 from support.waiting import until
@@ -45,6 +46,11 @@ async def raw_connection(server: EmbeddedNatsServer) -> AsyncIterator[nats.NATS]
 def stream_of(plane: NatsRequestPlane, operator: str = "echo") -> str:
     """The name of the stream of an operator's first version."""
     return OperatorSubjects(plane.namespace, operator, 1).stream
+
+
+def find_stages_at_leisure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that stands still for a second makes no stage of a late request unknown."""
+    monkeypatch.setattr("tridist.icp.nats.inspection._STAGE_SECONDS", 20.0)
 
 
 async def disconnected(plane: NatsRequestPlane) -> None:

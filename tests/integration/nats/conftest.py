@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from support.nats import nats_request_planes, raw_connection
+from support.nats import find_stages_at_leisure, nats_request_planes, raw_connection
 from support.planes import in_own_namespace
 
 
@@ -36,3 +36,9 @@ async def raw(open_plane):
 def js(raw):
     """What the server has of streams and consumers, and the power to change it."""
     return raw.jetstream()
+
+
+@pytest.fixture
+def any_time_for_stages(monkeypatch):
+    """See `find_stages_at_leisure`; for tests of which stage it is."""
+    find_stages_at_leisure(monkeypatch)

@@ -35,6 +35,7 @@ async def failure_of(stream):
     return raised.value
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_deadlines_that_pass_together_share_a_question(open_plane, monkeypatch):
     plane = await open_plane()
     deadline = time.time() + 1.5
@@ -57,6 +58,7 @@ async def test_posts_that_find_one_queue_full_share_a_question(open_plane, monke
     assert len(plane._router) == 1  # nothing of those that were refused is kept
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_over_the_network_the_first_timeout_holds_three_operators_deep(open_plane):
     remaining = {}
 

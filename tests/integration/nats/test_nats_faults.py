@@ -105,6 +105,7 @@ async def test_closing_a_worker_whose_server_is_away_does_not_take_long(open_pla
     await asyncio.wait_for(worker.close(), SOON)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_crowd_of_deadlines_is_told_apart(client):
     deadline = time.time() + 2 * STALL
     streams = await asyncio.gather(*(client.post_request(a_request(deadline=deadline)) for _ in range(500)))
@@ -409,6 +410,7 @@ async def test_a_stream_made_without_time_to_live_still_takes_deadlines(client, 
         assert await one_of(stream)
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_direct_consumers_of_dead_workers_vanish(open_plane, client, js):
     plane = await open_plane(delivery=DeliveryConfig(direct_expiry=1.0))
     await plane.pull_requests("echo")

@@ -182,6 +182,7 @@ async def test_a_worker_is_restarted_and_goes_on(open_as):
             assert (await one_of(await client.post_request(a_request()))).error is None
 
 
+@pytest.mark.usefixtures("any_time_for_stages")
 async def test_a_client_learns_where_its_late_request_was(open_as):
     worker, client = await open_as("worker"), await open_as("alice")
     await (await worker.pull_requests("late")).close()
