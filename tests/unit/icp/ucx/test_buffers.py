@@ -67,6 +67,23 @@ def test_what_does_not_fit_is_not_kept(limit, size):
     assert pool.unused == 0
 
 
+def test_what_comes_back_takes_the_place_of_what_nobody_has_asked_for_the_longest():
+    pool = BufferPool(64 * MIB)
+    oldest, older = pool.take(20 * MIB), pool.take(30 * MIB)
+    where = address(older)
+    del oldest
+    del older
+    pool.take(10 * MIB)
+    assert pool.unused == 60 * MIB
+    pool.take(24 * MIB)
+    assert pool.unused == 64 * MIB
+    assert address(pool.take(30 * MIB)) == where
+    kept = pool.unused
+    fresh = pool.take(20 * MIB)
+    assert pool.unused == kept, "the oldest was not the one that went"
+    del fresh
+
+
 def test_unused_memory_goes_back_after_a_while(monkeypatch):
     pool = BufferPool(64 * MIB)
     pool.take(4 * MIB)
