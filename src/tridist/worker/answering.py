@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextlib import aclosing
 from typing import Any
 
@@ -21,7 +21,7 @@ from tridist.errors import (
 )
 from tridist.icp.data_plane import arrays_at_hand, arrays_of, fetch_all
 from tridist.icp.deadlines import Deadlines
-from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, TensorReference
+from tridist.icp.messages import ErrorInfo, InferenceRequest, InferenceResponse, Parameter, TensorReference
 from tridist.icp.planes import Planes
 from tridist.icp.request_plane import Delivery, has_expired
 from tridist.operators import Operator, OperatorRequest, OperatorResponse
@@ -149,21 +149,25 @@ class _Conversation:
         self._sequence = 0
         self._streams = streams
 
-    async def post(self, answer: OperatorResponse, *, final: bool) -> None:
-        """Put the outputs and post them."""
+    def post(self, answer: OperatorResponse, *, final: bool) -> Awaitable[None]:
+        """Put the outputs and, when awaited, post them."""
         outputs = {} if final and self._streams else _requested(self._request, answer.outputs)
-        plane, max_payload = self._planes.tensors, self._planes.requests.max_payload
-        references = put_small(plane, max_payload, outputs)
-        if references is not None:  # nearly always: nothing to hand over, and nothing to release
-            await self._send(final=final, outputs=references, parameters=answer.parameters)
-            return
-        outgoing = Outgoing(plane, max_payload)
+        references = put_small(self._planes.tensors, self._planes.requests.max_payload, outputs)
+        if references is None:
+            return self._post_tensors(outputs, answer.parameters, final=final)
+        # Nearly always: nothing to hand over, and nothing to release.
+        return self._send(final=final, outputs=references, parameters=answer.parameters)
+
+    async def _post_tensors(
+        self, outputs: Mapping[str, Any], parameters: Mapping[str, Parameter], *, final: bool
+    ) -> None:
+        outgoing = Outgoing(self._planes.tensors, self._planes.requests.max_payload)
         remote = {name: value for name, value in outputs.items() if isinstance(value, RemoteTensor)}
         try:
             if remote:
                 outputs = {**outputs, **await _owned(remote, outgoing.made)}
             references = await outgoing.put_all(outputs, "outputs")
-            await self._send(final=final, outputs=references, parameters=answer.parameters)
+            await self._send(final=final, outputs=references, parameters=parameters)
         except BaseException:
             await outgoing.made.close()
             raise
