@@ -107,7 +107,7 @@ class BufferPool:
         """Let memory go that nobody has asked for lately."""
         oldest = time.monotonic() - _IDLE
         with self._lock:
-            for block in tuple(self._free):
+            for block in self._unused():
                 if block.since < oldest:
                     self._take_out(block)
 
@@ -120,12 +120,16 @@ class BufferPool:
     @property
     def unused(self) -> int:
         """Bytes that wait for their next use."""
-        return sum(block.memory.nbytes for block in tuple(self._free))
+        return sum(block.memory.nbytes for block in self._unused())
+
+    def _unused(self) -> list[_Block]:
+        # No tuple: making one may call the garbage collector, and that give blocks back, after iterating has begun.
+        return list(self._free)
 
     def _find(self, size: int) -> _Block | None:
         with self._lock:
             # The newest first: of several that fit equally well, its bytes are the likeliest to be in the cache still.
-            newest = reversed(tuple(self._free))
+            newest = reversed(self._unused())
             fitting = [block for block in newest if size <= block.memory.nbytes <= size * _WASTE]
             if not fitting:
                 return None

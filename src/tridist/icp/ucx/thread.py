@@ -127,12 +127,12 @@ class Calls:
         """
         waiter = asyncio.get_running_loop()
         future: asyncio.Future[T] = waiter.create_future()
-        self._loop.call_soon_threadsafe(self._start, coroutine, waiter, future)
+        self._hand_over(coroutine, waiter, future)
         return future
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Start a coroutine whose end nobody waits for but `drain`; from any thread."""
-        self._loop.call_soon_threadsafe(self._start, coroutine, None, None)
+        self._hand_over(coroutine, None, None)
 
     async def drain(self, seconds: float) -> None:
         """Wait on the thread until every call has ended, or ``seconds`` have passed."""
@@ -148,11 +148,25 @@ class Calls:
         self._closed = True
         for ticket in list(self._tickets):
             ticket.settle(None, PlaneClosedError(self._owner))
+        # A task that is cancelled before its first step never takes one: nobody would hear of its end.
+        await asyncio.sleep(0)
         tasks = set(self._tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+    def _hand_over(
+        self,
+        coroutine: Coroutine[Any, Any, T],
+        waiter: asyncio.AbstractEventLoop | None,
+        future: asyncio.Future[T] | None,
+    ) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._start, coroutine, waiter, future)
+        except RuntimeError:  # the thread's loop has ended, after `close`
+            coroutine.close()
+            deliver(waiter, future, None, PlaneClosedError(self._owner))
 
     def _start(
         self,

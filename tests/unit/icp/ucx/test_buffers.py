@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 
 import numpy as np
@@ -149,3 +150,38 @@ def test_what_was_used_last_is_used_first():
         del arrays[0]  # given back in the order of their making
     again = [pool.take(2 << 20) for _ in range(3)]
     assert [array.ctypes.data for array in again] == addresses[::-1]
+
+
+@pytest.mark.parametrize("look", ["take", "trim", "unused"])
+def test_arrays_that_the_garbage_collector_drops_at_any_moment(look, monkeypatch):
+    """It may come whenever an object is made, inside the pool's own methods too."""
+    pool = BufferPool(64 * MIB)
+    arrays = [pool.take(MIB) for _ in range(30)]  # of fewer, Python may keep the containers that it needs ready
+    arrays.clear()
+    ignored = []
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    before = gc.get_threshold()
+    try:
+        for moment in range(30):
+            gc.disable()
+            drop_as_garbage(pool.take(MIB))
+            gc.set_threshold(gc.get_count()[0] + moment, 1000, 1000)
+            gc.enable()
+            if look == "take":
+                pool.take(MIB)
+            elif look == "trim":
+                pool.trim()
+            else:
+                assert pool.unused
+            gc.set_threshold(*before)
+            gc.collect()
+    finally:
+        gc.set_threshold(*before)
+        gc.enable()
+    assert not ignored
+    assert pool.unused == 30 * MIB
+
+
+def drop_as_garbage(array):
+    cycle = [array]
+    cycle.append(cycle)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 
 import pytest
@@ -53,6 +54,29 @@ async def test_close_ends_what_runs_and_what_comes_later(thread, calls):
     for future in (running, calls.run(asyncio.sleep(0))):
         with pytest.raises(PlaneClosedError):
             await asyncio.wait_for(future, 5)
+
+
+async def test_close_ends_a_call_that_comes_in_the_same_moment(thread, calls):
+    """Its task is there already, and has not taken its first step."""
+    stopped, go_on = threading.Event(), threading.Event()
+    thread.loop.call_soon_threadsafe(lambda: (stopped.set(), go_on.wait(20)))
+    await asyncio.to_thread(stopped.wait, 20)
+    closing = asyncio.run_coroutine_threadsafe(calls.close(), thread.loop)
+    future = calls.run(asyncio.sleep(60))
+    go_on.set()
+    with pytest.raises(PlaneClosedError):
+        await asyncio.wait_for(future, 20)
+    await asyncio.wrap_future(closing)
+
+
+async def test_a_call_that_comes_when_the_thread_has_ended(thread, calls, recwarn):
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(calls.close(), thread.loop))
+    assert await asyncio.to_thread(thread.stop, 30)
+    with pytest.raises(PlaneClosedError):
+        await asyncio.wait_for(calls.run(asyncio.sleep(0)), 20)
+    calls.spawn(asyncio.sleep(0))
+    gc.collect()
+    assert not recwarn.list  # nor a coroutine that was never awaited
 
 
 async def test_drain_waits_but_not_for_ever(thread, calls):
