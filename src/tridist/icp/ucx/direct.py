@@ -92,12 +92,17 @@ class DirectCopies:
             ended = self._ended
             error = None if ended is not None else self._start(copy)
         if ended is not None:
+            copy.stop()  # it has the buffer
             self._finish(running, LaneError(ended))
         elif error is not None:
             self._finish(running, error)
 
     def after_copies(self, tensor_id: str, action: Callable[[], None]) -> bool:
-        """Do something once no copy of a tensor runs, on any thread; False when none does, then it is not done."""
+        """Do something once no copy of a tensor runs, on any thread, and before the last one's ``done`` is called.
+
+        Returns:
+            False when none runs; then it is not done.
+        """
         with self._lock:
             runs = any(running.tensor_id == tensor_id for running in self._running)
             if runs:
@@ -164,7 +169,7 @@ class DirectCopies:
                 self._copied += running.size
             last = not any(other.tensor_id == running.tensor_id for other in self._running)
             after = self._after.pop(running.tensor_id, None) if last else None
-        # First: somebody waits for this.
-        running.done(error)
+        # First: who closes waits for the copies, and then ends what this needs.
         if after is not None:
             after()
+        running.done(error)

@@ -137,11 +137,15 @@ def _number_in(tensor_id: str) -> int:
 def _is_listed(tensor: Tensor) -> bool:
     if tensor.device != HOST or not tensor.nbytes:
         return False
+    # Whoever makes a tensor by hand may give it another buffer, which has no address or whose bytes are apart.
+    if not isinstance(tensor.buffer, np.ndarray) or not tensor.buffer.flags.c_contiguous:
+        return False
     # A page of a file that is not in memory stops whoever reads it, and small tensors are read on users' loops.
     return tensor.nbytes > AT_ONCE or not _is_mapped(tensor.buffer)
 
 
 def _is_mapped(buffer: Any) -> bool:
-    while buffer is not None and not isinstance(buffer, mmap.mmap):
-        buffer = buffer.obj if isinstance(buffer, memoryview) else getattr(buffer, "base", None)
-    return buffer is not None
+    # Only of these is it known what they have below them; anybody's ``base`` may be anything.
+    while isinstance(buffer, (np.ndarray, memoryview)):
+        buffer = buffer.base if isinstance(buffer, np.ndarray) else buffer.obj
+    return isinstance(buffer, mmap.mmap)

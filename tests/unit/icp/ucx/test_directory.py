@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from tridist.icp.data_types import DataType
 from tridist.icp.devices import Device
 from tridist.icp.tensor import Tensor
 from tridist.icp.tensor_store import TensorStore
@@ -109,6 +110,30 @@ def test_what_cannot_be_read_is_not_listed(directory):
         tensor_id = directory.enter(tensor, in_an_hour())
         assert position(tensor_id) is None
         directory.strike(tensor_id)
+
+
+def test_a_buffer_that_is_no_run_of_bytes_is_not_listed(directory):
+    whole = np.arange(20, dtype=np.uint8)
+    for buffer in (whole[::2], whole[::-1], memoryview(b"abcdefghij")):
+        tensor_id = directory.enter(Tensor(DataType.UINT8, (buffer.nbytes,), buffer), in_an_hour())
+        assert position(tensor_id) is None
+
+
+def test_memory_of_an_object_that_says_that_it_is_its_own_base(directory):
+    class Owner:
+        def __init__(self, array):
+            self.__array_interface__ = array.__array_interface__
+            self.array = array
+
+        @property
+        def base(self):
+            steps.append(self)
+            assert len(steps) < 10
+            return self
+
+    steps = []
+    tensor = Tensor.of(np.asarray(Owner(np.zeros(100, np.uint8))))
+    assert look(directory, directory.enter(tensor, in_an_hour())) is not None
 
 
 def test_small_tensors_in_files_are_not_listed(directory, tmp_path):
