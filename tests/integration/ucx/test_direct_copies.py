@@ -24,6 +24,7 @@ from tridist.icp.messages import TensorReference
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx import directory as directory_module
 from tridist.icp.ucx import neighbour as neighbour_module
+from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.control import Operation, Proof, Reply, Request, Status
 from tridist.icp.ucx.directory import AT_ONCE, ENTRY_SIZE
 from tridist.icp.ucx.neighbour import Doorbell, Evidence, Neighbour, pack_address
@@ -312,6 +313,37 @@ async def test_a_get_that_was_begun_before_this_process_released_the_tensor_is_f
     await holds_nothing(peer, 3 * SIZE)
     with pytest.raises(errors.TensorNotFoundError):
         await asyncio.wait_for(plane.get(reference), SOON)
+
+
+async def test_a_tensor_that_was_released_is_gone_although_a_copy_of_it_runs(plane, peer, reads):
+    """The producer does not know it yet."""
+    reference = await peer.put(SIZE, seed=7)
+    await gets(plane, reference, 7)
+    pause = Pause(reads)
+    getting = asyncio.ensure_future(plane.get(reference))
+    await until(pause.reading.is_set)
+    await plane.release(reference)
+    for late in (plane.get(reference), plane.create_reference(reference), got_elsewhere(plane, reference)):
+        with pytest.raises(errors.TensorNotFoundError):
+            await asyncio.wait_for(late, SOON)
+    pause.go_on.set()
+    np.testing.assert_array_equal((await asyncio.wait_for(getting, SOON)).numpy(), content(SIZE, 7))
+    await holds_nothing(peer, 2 * SIZE)
+
+
+@pytest.mark.parametrize("size", [SMALL, MEDIUM])
+async def test_no_memory_for_a_tensor(plane, peer, monkeypatch, size):
+    reference = await peer.put(size, seed=7)
+    await gets(plane, reference, 7)
+
+    def refuse(*_):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BufferPool, "take", refuse)
+        with pytest.raises(errors.TransferError, match=f"no memory for {size} bytes"):
+            await asyncio.wait_for(plane.get(reference), SOON)
+    await gets(plane, reference, 7)
 
 
 @pytest.mark.parametrize("size", [AT_ONCE, 4 * AT_ONCE])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from typing_extensions import override
 
-from tridist.errors import InvalidMessageError, TransferError
+from tridist.errors import InvalidMessageError, TensorNotFoundError, TransferError
 from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.asking import Answered, Outcome, Questions, payload, refusal
 from tridist.icp.ucx.complaints import Complaints
@@ -52,6 +52,8 @@ class Connection(Link):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._direct: DirectCopies | None = None
         self._released = ReleasedIds()
+        # Of these the ones that are still copied: the producer hears of them after that.
+        self._leaving: set[str] = set()
 
     async def establish(self, host: str, port: int) -> None:
         """Connect and greet.
@@ -67,15 +69,28 @@ class Connection(Link):
         except OSError as error:
             raise LaneError(f"cannot connect: {error.strerror or error}") from error
 
+    def check_held(self, uri: TensorUri) -> None:
+        """Ask for nothing that this process has given up and the producer still holds; from any thread.
+
+        Raises:
+            TensorNotFoundError: it was given to `release`, and copies that were begun before still run.
+        """
+        if uri.id in self._leaving:
+            raise TensorNotFoundError(str(uri))
+
     # -- host memory of a neighbour, from any thread
 
-    def read_now(self, uri: TensorUri, size: int, allocate: Callable[[int], Any]) -> Any:
-        """A buffer with a tensor of at most `directory.AT_ONCE` bytes; None when it has to be asked for."""
+    def read_now(self, uri: TensorUri, size: int, allocate: Callable[[], Any]) -> Any:
+        """A buffer with a tensor of at most `directory.AT_ONCE` bytes; None when it has to be asked for.
+
+        Raises:
+            TransferError: there is no memory for it.
+        """
         direct = self._direct
         entry = None if direct is None or uri.id in self._released else direct.find(uri.id, size)
         if direct is None or entry is None:
             return None
-        buffer = allocate(size)
+        buffer = allocate()
         return buffer if direct.read(entry, buffer) else None
 
     def copy(self, uri: TensorUri, size: int, allocate: Callable[[], Any], done: Callable[[Any], None]) -> bool:
@@ -133,16 +148,27 @@ class Connection(Link):
         """Give an id up, in a moment; there is no answer to wait for. From any running loop.
 
         What is asked for after this finds the id given up: no frame overtakes it. While this process still copies that
-        tensor, it is given up after that.
+        tensor, the producer hears of it after that, and until then `check_held` tells.
         """
         self._released.add(tensor_id)
         frame = encode(Request(Operation.RELEASE, 0, tensor_id))
-        if self._direct is not None and self._direct.after_copies(tensor_id, partial(self.write, frame)):
+        if self._direct is not None and self._released_after_copies(self._direct, tensor_id, frame):
             return
         if self._outbox is None:
             super().write(frame)
         else:
             self._outbox.write_later(self._copied() + frame)
+
+    def _released_after_copies(self, direct: DirectCopies, tensor_id: str, frame: bytes) -> bool:
+        def now() -> None:
+            self.write(frame)
+            self._leaving.discard(tensor_id)
+
+        self._leaving.add(tensor_id)
+        waits = direct.after_copies(tensor_id, now)
+        if not waits:
+            self._leaving.discard(tensor_id)
+        return waits
 
     # -- on the context's thread
 

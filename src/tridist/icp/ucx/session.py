@@ -139,6 +139,7 @@ class Session:
         connection = self._connections.open_to(uri)
         if connection is None or uri.id in self._leaving:
             return await self.calls.run(self._fetch(uri, size, device))
+        connection.check_held(uri)
         buffer = self._read_now(connection, uri, size, device)
         if buffer is not None:
             self._read_in_turn += size + _GET
@@ -161,7 +162,7 @@ class Session:
         """A small tensor of a neighbour's, without a wait and from any thread; None when it is none."""
         if device != HOST or size > AT_ONCE:
             return None
-        buffer = connection.read_now(uri, size, self._pool.take)
+        buffer = connection.read_now(uri, size, partial(self._allocate_for, uri, size, HOST))
         if buffer is not None:
             self.counters.fetch(size, DIRECT)
         return buffer
@@ -214,6 +215,7 @@ class Session:
 
     async def _fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
         connection = await self._connections.to(uri)
+        connection.check_held(uri)
         buffer = self._read_now(connection, uri, size, device)
         if buffer is not None:
             return buffer
@@ -239,7 +241,9 @@ class Session:
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
         """Another id for the tensor."""
-        return await (await self._connections.to(uri)).duplicate(uri, lease)
+        connection = await self._connections.to(uri)
+        connection.check_held(uri)
+        return await connection.duplicate(uri, lease)
 
     def release(self, uri: TensorUri) -> None:
         """Give an id up, soon; from any running loop. A get of it that is begun later finds nothing."""
