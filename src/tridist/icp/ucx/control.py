@@ -15,7 +15,7 @@ and a body by its kind:
              sides; `handshake` says what is proved.
     REFUSAL  why the sender ends the connection instead of greeting.
     REQUEST  operation, transfer number, tag, size, lease, tensor id
-    REPLY    status, transfer number, size, tensor id; after a READ the tensor's bytes, after a MEET an address
+    REPLY    status, transfer number, size, tensor id; after a READ the tensor's bytes
 
 A GET names the size that its reference promised, and a tag. If the producer holds the tensor and the sizes agree it
 replies OK and sends the bytes under that tag through UCX; else it replies why not and sends nothing. A READ asks for at
@@ -177,7 +177,7 @@ class Reply(Struct, frozen=True, gc=False):
         transfer: the request's number.
         size: bytes that the producer holds (GET, READ).
         tensor_id: the new id (DUPLICATE).
-        payload: the bytes (READ); where name and token are in the producer's memory (MEET).
+        payload: the bytes (READ).
     """
 
     status: Status

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from tridist.icp.ucx.control import Reply, Status
 from tridist.icp.ucx.directory import READABLE
-from tridist.icp.ucx.neighbour import Doorbell, Neighbour, unpack_address
+from tridist.icp.ucx.neighbour import Doorbell, Neighbour
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,7 +34,8 @@ async def meet(peer: str, invite: Invite) -> Neighbour | None:
         _LOG.debug("no Unix socket for %s: %s", peer, error)
         return None
     try:
-        neighbour = _who_rang(bell, await invite(bell.name, tag=bell.token))
+        answer = await invite(bell.name, tag=bell.token)
+        neighbour = None if isinstance(answer, str) or answer.status is not Status.OK else bell.answer()
     finally:
         bell.close()
     if neighbour is None:
@@ -49,10 +50,3 @@ def can_be_neighbours(transport: asyncio.Transport | None) -> bool:
     own, other = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
     # A connection to an address of one's own machine comes from that address.
     return bool(own and other and own[0] == other[0])
-
-
-def _who_rang(bell: Doorbell, answer: Reply | str) -> Neighbour | None:
-    if isinstance(answer, str) or answer.status is not Status.OK:
-        return None
-    evidence = unpack_address(answer.payload)
-    return None if evidence is None else bell.answer(evidence)

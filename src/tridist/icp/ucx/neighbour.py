@@ -5,11 +5,13 @@ that its peer has merely named: the peer could have it read anybody's. So no pro
 
     consumer   listens on a Unix socket with a random name, and tells the peer name and token over the control stream,
                on which both have proved the secret
-    producer   connects to that socket; if its owner is of the same user, says the token there
-    consumer   asks the kernel who has connected; tries to read that process's memory, where the token has to be
+    producer   connects to that socket; if its owner is of the same user, says there the token, and where name and
+               token are in its memory
+    consumer   asks the kernel who has connected; tries to read that process's memory, where they have to be
 
-That the token is said there shows that it is our peer who has connected; which process that is, and of which user, is
-the kernel's word, in this process's own numbering. A peer on another machine or in another network namespace cannot
+Addresses go over that socket only: who is at the other end of the control stream may have named somebody else's. That
+the token is said there shows that it is our peer who has connected; which process that is, and of which user, is the
+kernel's word, in this process's own numbering. A peer on another machine or in another network namespace cannot
 reach the socket. A process id could be another process's by the time that it is used: the process has to be older than
 the socket, and is held by a descriptor that shows its end.
 
@@ -43,6 +45,8 @@ _LOG = logging.getLogger(__name__)
 _NAME_SIZE = 16
 _TOKEN = struct.Struct("<Q")
 _ADDRESS = struct.Struct("<Q")
+_CALL = struct.Struct("<QQ")
+"""What is said on the socket: the token, and the address of the evidence."""
 _CREDENTIALS = struct.Struct("iII")
 _CALLERS = 8
 """Connections to look at: anybody of this machine can see the socket's name and connect, the token is what counts."""
@@ -122,18 +126,15 @@ class Doorbell:
             self._socket.close()
             raise
 
-    def answer(self, evidence: int) -> Neighbour | None:
-        """Who has rung; None when nobody has, or nobody whose memory can be read.
-
-        Args:
-            evidence: the address at which the peer says that it has name and token.
-        """
+    def answer(self) -> Neighbour | None:
+        """Who has rung; None when nobody has, or nobody whose memory can be read."""
         for _ in range(_CALLERS):
             try:
                 caller, _ = self._socket.accept()
             except OSError:
                 return None
-            if self._says_token(caller):
+            evidence = self._listen_to(caller)
+            if evidence is not None:
                 return self._recognise(caller, evidence)
             caller.close()
         return None
@@ -142,11 +143,16 @@ class Doorbell:
         """Listen no more."""
         self._socket.close()
 
-    def _says_token(self, caller: socket.socket) -> bool:
+    def _listen_to(self, caller: socket.socket) -> int | None:
+        """Where the caller says that it has name and token; None when it does not know the token."""
         try:
-            return hmac.compare_digest(caller.recv(_TOKEN.size, socket.MSG_DONTWAIT), _TOKEN.pack(self.token))
+            said = caller.recv(_CALL.size, socket.MSG_DONTWAIT)
         except OSError:
-            return False
+            return None
+        if len(said) != _CALL.size or not hmac.compare_digest(said[: _TOKEN.size], _TOKEN.pack(self.token)):
+            return None
+        _, address = _CALL.unpack(said)
+        return int(address)
 
     def _recognise(self, caller: socket.socket, evidence: int) -> Neighbour | None:
         pid, user = _who(caller)
@@ -192,9 +198,10 @@ def ring(name: str, token: int, directory: int) -> Evidence | None:
         bell.connect(_address(name))
         _, user = _who(bell)
         if user == os.geteuid():
-            bell.send(_TOKEN.pack(token))
+            evidence = Evidence(name, token, bell, directory)
+            bell.send(_CALL.pack(token, evidence.address))
             unless_kept.pop_all()
-            return Evidence(name, token, bell, directory)
+            return evidence
     return None
 
 
@@ -212,7 +219,7 @@ class Evidence:
     """
 
     def __init__(self, name: str, token: int, line: socket.socket, directory: int) -> None:
-        self._bytes = np.frombuffer(bytearray(_evidence(name, token) + pack_address(directory)), np.uint8)
+        self._bytes = np.frombuffer(_evidence(name, token) + _ADDRESS.pack(directory), np.uint8)
         self._line = line
         self.address = memory_address(self._bytes)
 
@@ -221,19 +228,6 @@ class Evidence:
         with suppress(OSError):  # not connected any more: the consumer was first
             self._line.shutdown(socket.SHUT_RDWR)  # a forked process may have the descriptor as well
         self._line.close()
-
-
-def pack_address(address: int) -> bytes:
-    """An address as the payload of a reply."""
-    return _ADDRESS.pack(address)
-
-
-def unpack_address(payload: bytes | bytearray | memoryview) -> int | None:
-    """The address that is a reply's payload; None when it is none."""
-    if len(payload) != _ADDRESS.size:
-        return None
-    (address,) = _ADDRESS.unpack(payload)
-    return int(address)
 
 
 def _evidence(name: str, token: int) -> bytes:

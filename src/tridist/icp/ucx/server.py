@@ -38,7 +38,7 @@ from tridist.icp.ucx.counters import Counters
 from tridist.icp.ucx.directory import Directory
 from tridist.icp.ucx.handshake import RefusedError, Role
 from tridist.icp.ucx.link import Link
-from tridist.icp.ucx.neighbour import Evidence, pack_address, ring
+from tridist.icp.ucx.neighbour import Evidence, ring
 
 _LOG = logging.getLogger(__name__)
 
@@ -137,10 +137,8 @@ class ServerLink(Link):
             raise InvalidMessageError("operation", "was done before")
         if self._config.direct_copies:
             self._evidence = ring(request.tensor_id, request.tag, self._server.directory.address)
-        if self._evidence is None:
-            self.write(encode(Reply(Status.NOT_THIS_WAY, request.transfer)))
-        else:
-            self.write(encode(Reply(Status.OK, request.transfer, payload=pack_address(self._evidence.address))))
+        status = Status.NOT_THIS_WAY if self._evidence is None else Status.OK
+        self.write(encode(Reply(status, request.transfer)))
 
     def _copied(self, request: Request) -> None:
         if self._evidence is None:
