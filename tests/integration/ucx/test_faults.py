@@ -25,7 +25,7 @@ from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
 from tridist.icp.ucx import context as context_module
 from tridist.icp.ucx import server as server_module
 from tridist.icp.ucx import session as session_module
-from tridist.icp.ucx.connection import MAX_TRANSFERS
+from tridist.icp.ucx.connection import MAX_TRANSFERS, Connection
 from tridist.icp.ucx.control import (
     MAX_PAYLOAD,
     NONCE_SIZE,
@@ -39,6 +39,7 @@ from tridist.icp.ucx.control import (
     Status,
     encode,
 )
+from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.session import Session
 
 BIG = 256 << 20
@@ -625,3 +626,17 @@ async def test_more_gets_at_once_than_are_asked_for_without_a_wait(open_plane, p
     expected = content(size, 6)
     tensors = await asyncio.wait_for(asyncio.gather(*(plane.get(reference) for _ in range(2 * MAX_TRANSFERS))), LONG)
     assert all(np.array_equal(tensor.numpy(), expected) for tensor in tensors)
+
+
+async def test_a_peer_that_says_hello_when_there_can_be_no_lane(plane, peer, monkeypatch, caplog):
+    def refuse(connection):
+        time.sleep(0.2)  # its hello is there by now, most likely
+        raise LaneError("no descriptors are left")
+
+    reference = await peer.put(100)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "open_lane", refuse)
+        with pytest.raises(errors.TransferError, match="no descriptors are left"):
+            await plane.get(reference)
+    await plane.get(reference)
+    assert not caplog.records

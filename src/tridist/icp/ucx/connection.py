@@ -352,7 +352,11 @@ class Connection(Link):
             self._frames.expect(Kind.HELLO, Kind.REFUSAL)
             self.write(encode(self._handshake.hello))
             # After the hello, so that the peer's is on its way while UCX takes its time.
-            self.open_lane()
+            try:
+                self.open_lane()
+            except LaneError as error:
+                self.abort(str(error))  # now, before the peer's hello is read
+                raise
         await self._ready
         if self._config.direct_copies and can_be_neighbours(self._transport):
             neighbour = await meet(self.peer, partial(self._answer, Operation.MEET))
