@@ -505,6 +505,31 @@ async def test_cancelling_does_not_wait_for_the_copy(plane, peer, held_up):
     await gets(plane, reference, 8)
 
 
+async def test_gets_that_were_cancelled_are_not_copied_to_their_end(plane, peer, reads):
+    """Those that come later need not wait for them, nor the memory that they take."""
+    reference, other = await peer.put(SIZE, seed=8), await peer.put(SIZE, seed=9)
+    await gets(plane, other, 9)
+    pause, pieces = Pause(reads), []
+    getting = [asyncio.ensure_future(plane.get(reference)) for _ in range(20)]
+    await until(pause.reading.is_set)
+
+    def read(neighbour, source, target, size):
+        pieces.append(size)
+        reads.real(neighbour, source, target, size)
+
+    reads.become(read)
+    for get in getting:
+        get.cancel()
+    assert {type(error) for error in await asyncio.gather(*getting, return_exceptions=True)} == {asyncio.CancelledError}
+    pause.go_on.set()
+    await gets(plane, other, 9)
+    assert sum(pieces) <= 2 * SIZE
+    await plane.release(reference)
+    await plane.release(other)
+    await holds_nothing(peer, plane.statistics().bytes_received)
+    assert used(plane) == {"direct"}
+
+
 async def test_close_and_abort_do_not_wait_for_a_copy_that_hangs(open_plane, peer, held_up):
     plane = await open_plane(close_grace=0.1, connect_timeout=LONG, request_timeout=LONG)
     reference = await peer.put(SIZE)

@@ -19,7 +19,7 @@ from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import NO_ID, Frame, Kind, Operation, Proof, Refusal, Reply, Request, encode
-from tridist.icp.ucx.direct import DirectCopies
+from tridist.icp.ucx.direct import DirectCopies, Wanted, always_wanted
 from tridist.icp.ucx.handshake import RefusedError, Role, refused_by_peer
 from tridist.icp.ucx.lane import LaneError
 from tridist.icp.ucx.link import Link
@@ -93,7 +93,9 @@ class Connection(Link):
         buffer = allocate()
         return buffer if direct.read(entry, buffer) else None
 
-    def copy(self, uri: TensorUri, size: int, allocate: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+    def copy(
+        self, uri: TensorUri, size: int, allocate: Callable[[], Any], done: Callable[[Any], None], wanted: Wanted
+    ) -> bool:
         """Copy a tensor into a new buffer on other threads.
 
         Args:
@@ -101,6 +103,7 @@ class Connection(Link):
             size: bytes.
             allocate: makes the buffer.
             done: called once, on any thread: with the buffer, or with None when it has to be asked for.
+            wanted: whether somebody still waits for it; the copy ends before its next piece when nobody does.
 
         Returns:
             False when it has to be asked for; nothing was begun.
@@ -112,7 +115,7 @@ class Connection(Link):
             return False
         begun = False
         try:
-            begun = self._copy(uri, size, allocate, self._then_give_back(done))
+            begun = self._copy(uri, size, allocate, self._then_give_back(done), wanted)
         finally:
             if not begun:
                 self._places.append(0)
@@ -311,14 +314,21 @@ class Connection(Link):
         copied = 0 if self._direct is None else self._direct.take_count()
         return encode(Request(Operation.COPIED, 0, NO_ID, size=copied)) if copied else b""
 
-    def _copy(self, uri: TensorUri, size: int, allocate: Callable[[], Any], done: Callable[[Any], None]) -> bool:
+    def _copy(
+        self,
+        uri: TensorUri,
+        size: int,
+        allocate: Callable[[], Any],
+        done: Callable[[Any], None],
+        wanted: Wanted = always_wanted,
+    ) -> bool:
         direct = self._direct
         entry = None if direct is None or uri.id in self._released else direct.find(uri.id, size)
         if direct is None or entry is None:
             return False
         # The only name for the buffer: once it is handed out, the caller decides when its memory is free again.
         held = [allocate()]
-        direct.begin(uri.id, entry, held[0], lambda error: done(held.pop() if error is None else None))
+        direct.begin(uri.id, entry, held[0], lambda error: done(held.pop() if error is None else None), wanted)
         return True
 
     def _then_give_back(self, done: Callable[[Any], None]) -> Callable[[Any], None]:

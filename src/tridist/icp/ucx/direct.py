@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -19,8 +21,16 @@ Done = Callable[[Exception | None], None]
 """Called once with None; with the OSError that the kernel gave; or with a LaneError when the neighbour has ended, or
 given up its memory or just this tensor."""
 
+Wanted = Callable[[], bool]
+"""Whether somebody still waits for a copy; called on any thread."""
+
 _LARGE = 8 << 20
 """Bytes from which a copy has threads that smaller ones do not wait for."""
+
+
+def always_wanted() -> bool:
+    """For copies that go on in any case."""
+    return True
 
 
 @dataclass(slots=True, eq=False)
@@ -72,11 +82,16 @@ class DirectCopies:
             self._copied += buffer.nbytes
         return True
 
-    def begin(self, tensor_id: str, entry: Entry, buffer: Any, done: Done) -> None:
-        """Fill ``buffer`` on other threads; ``done`` is called on one of them, or on this one."""
+    def begin(self, tensor_id: str, entry: Entry, buffer: Any, done: Done, wanted: Wanted = always_wanted) -> None:
+        """Fill ``buffer`` on other threads; ``done`` is called on one of them, or on this one.
+
+        A copy that is not wanted any more ends before its next piece, with an OSError (``ECANCELED``).
+        """
         target, neighbour = memory_address(buffer), self._neighbour
 
         def read(offset: int, size: int) -> None:
+            if not wanted():
+                raise OSError(errno.ECANCELED, os.strerror(errno.ECANCELED))
             neighbour.read(entry.address + offset, target + offset, size)
 
         def copied(error: OSError | None) -> None:

@@ -174,7 +174,7 @@ class Session:
         if device == HOST:
             copied = partial(self._have_copied, ticket, connection, uri, size)
             allocate = partial(self._allocate_for, uri, size, HOST)
-            if size > AT_ONCE and connection.copy(uri, size, allocate, copied):
+            if size > AT_ONCE and connection.copy(uri, size, allocate, copied, ticket.is_awaited):
                 return True
             if size <= MAX_PAYLOAD:
                 connection.read(uri, size, partial(self._have_read, ticket, uri, size))
@@ -184,11 +184,13 @@ class Session:
         return connection.begin(uri, size, tag, partial(self._have_begun, ticket, take))
 
     def _have_copied(self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, buffer: Any) -> None:
-        if buffer is None:
-            self.calls.go_on_there(ticket, partial(self._fetch_through_ucx, connection, uri, size, HOST))
-        else:
+        if buffer is not None:
             self.counters.fetch(size, DIRECT)
             ticket.settle(buffer)
+        elif ticket.is_awaited():
+            self.calls.go_on_there(ticket, partial(self._fetch_through_ucx, connection, uri, size, HOST))
+        else:
+            ticket.settle(None)
 
     def _have_read(self, ticket: Ticket[Any], uri: TensorUri, size: int, outcome: Outcome) -> None:
         if outcome is None:

@@ -67,6 +67,10 @@ class Ticket(Generic[T]):
         self.future: asyncio.Future[T] = self._waiter.create_future()
         tickets.add(self)
 
+    def is_awaited(self) -> bool:
+        """Whether it is neither settled nor given up by who waited; from any thread."""
+        return not self.future.done()
+
     def settle(self, result: T | None, error: Exception | None = None) -> None:
         """Give the waiting side its result or its error; the first time counts. From any thread."""
         self._tickets.discard(self)
