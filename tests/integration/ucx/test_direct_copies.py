@@ -597,6 +597,18 @@ async def test_who_is_no_neighbour_has_copied_nothing(plane, address):
     stranger.close()
 
 
+async def test_a_neighbour_that_has_copied_too_much_to_be_true_does_not_break_the_statistics(plane, address):
+    stranger = await greeted(plane, address)
+    await meet(stranger)
+    for _ in range(3):
+        await stranger.send(Request(Operation.COPIED, 0, "0" * 32, size=2**64 - 1))
+    await until(lambda: plane.statistics().bytes_sent)
+    await stranger.send(Request(Operation.DUPLICATE, 2, "0" * 32))
+    await stranger.next()  # it has been read by now, all of it
+    assert plane.statistics().bytes_sent == 2**63 - 1
+    stranger.close()
+
+
 async def test_a_consumer_of_another_user_is_no_neighbour(plane, address, monkeypatch):
     monkeypatch.setattr(neighbour_module.os, "geteuid", lambda: os.getuid() + 1)
     stranger, bell = await greeted(plane, address), Doorbell()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 
+_MOST = 2**63 - 1
+"""What a status report can say. A neighbour says itself how much it has copied, and may say anything."""
+
 
 @dataclass(slots=True)
 class Counters:
@@ -29,6 +32,6 @@ class Counters:
     def send(self, size: int, transports: frozenset[str]) -> None:
         """A tensor has gone to another process."""
         with self._lock:
-            self.bytes_sent += size
+            self.bytes_sent = min(self.bytes_sent + size, _MOST)
             if not transports <= self.transports:
                 self.transports |= transports
