@@ -25,9 +25,10 @@ from tridist.icp.ucx import UcpDataPlane, UcpDataPlaneConfig
 from tridist.icp.ucx import context as context_module
 from tridist.icp.ucx import server as server_module
 from tridist.icp.ucx import session as session_module
-from tridist.icp.ucx.connection import MAX_TRANSFERS, Connection
+from tridist.icp.ucx.connection import Connection
 from tridist.icp.ucx.control import (
     MAX_PAYLOAD,
+    MAX_TRANSFERS,
     NONCE_SIZE,
     Hello,
     Operation,

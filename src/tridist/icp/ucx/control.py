@@ -50,6 +50,8 @@ MAX_ADDRESS = 8 * 1024
 MAX_PROOF = MAX_ADDRESS + 512
 MAX_PAYLOAD = 128 * 1024
 """Bytes that may ride in a reply. docs/performance.md has the measurement behind it."""
+MAX_TRANSFERS = 512
+"""Transfers in flight on one connection; the rest wait for their turn in the consumer, not in the producer's memory."""
 IN_REPLY = frozenset({"control"})
 """What statistics name as the transport of such bytes."""
 DIRECT = frozenset({"direct"})

@@ -67,6 +67,8 @@ class Copy:
                 self._read(*piece)
             except OSError as failure:
                 error = failure
+            except MemoryError:
+                error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             self._piece_ended(error)
 
     def _next(self) -> tuple[int, int] | None:

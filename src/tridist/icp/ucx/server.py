@@ -17,12 +17,12 @@ from tridist.icp.tensor_store import TensorStore
 from tridist.icp.ucx import descriptors
 from tridist.icp.ucx.complaints import Complaints
 from tridist.icp.ucx.config import UcpDataPlaneConfig
-from tridist.icp.ucx.connection import MAX_TRANSFERS
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.control import (
     DIRECT,
     IN_REPLY,
     MAX_PAYLOAD,
+    MAX_TRANSFERS,
     Frame,
     Kind,
     Operation,

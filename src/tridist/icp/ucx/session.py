@@ -19,12 +19,12 @@ from tridist.icp.tensor_uri import TensorUri
 from tridist.icp.ucx.asking import Outcome
 from tridist.icp.ucx.buffers import BufferPool
 from tridist.icp.ucx.config import SECRET_VARIABLE, UcpDataPlaneConfig
-from tridist.icp.ucx.connection import Connection
-from tridist.icp.ucx.connections import Connections
 from tridist.icp.ucx.context import UcxContext, acquire, release
 from tridist.icp.ucx.control import DIRECT, IN_REPLY, MAX_PAYLOAD
 from tridist.icp.ucx.counters import Counters
 from tridist.icp.ucx.directory import AT_ONCE, Directory
+from tridist.icp.ucx.producer import Producer
+from tridist.icp.ucx.producers import Producers
 from tridist.icp.ucx.server import Server
 from tridist.icp.ucx.thread import Calls, Ticket
 from tridist.icp.uninterrupted import to_the_end
@@ -53,7 +53,7 @@ class Session:
         """What the URIs of this plane's tensors begin with; the id follows."""
         self._context = context
         self._server = Server(context, config, self.store, directory, self.counters)
-        self._connections = Connections(context, config)
+        self._producers = Producers(context, config)
         self._pool = BufferPool(config.receive_pool)
         # Ids whose release waits for a connection: what comes later must not overtake it. Any thread adds and removes.
         self._leaving: set[str] = set()
@@ -113,7 +113,7 @@ class Session:
         self._server.stop_listening()
         await asyncio.gather(self.calls.drain(grace), self._server.drain(grace))
         await self.calls.close()
-        await self._connections.close(_FLUSH if grace else 0.0)
+        await self._producers.close(_FLUSH if grace else 0.0)
         await self._server.close()
         self.store.clear()
         self._pool.clear()
@@ -136,11 +136,11 @@ class Session:
 
         Whatever can is done here, on the caller's thread: the UCX thread wakes when there is something for it to do.
         """
-        connection = self._connections.open_to(uri)
-        if connection is None or uri.id in self._leaving:
+        producer = self._producers.connected(uri)
+        if producer is None or uri.id in self._leaving:
             return await self.calls.run(self._fetch(uri, size, device))
-        connection.check_held(uri)
-        buffer = self._read_now(connection, uri, size, device)
+        producer.check_held(uri)
+        buffer = self._read_now(producer, uri, size, device)
         if buffer is not None:
             self._read_in_turn += size + _GET
             if self._read_in_turn > _TURN:
@@ -149,7 +149,7 @@ class Session:
             return buffer
         ticket = self.calls.ticket()
         try:
-            begun = self._begin_fetch(ticket, connection, uri, size, device)
+            begun = self._begin_fetch(ticket, producer, uri, size, device)
         except BaseException:
             ticket.settle(None)  # nobody waits for it yet
             raise
@@ -158,37 +158,35 @@ class Session:
         ticket.settle(None)
         return await self.calls.run(self._fetch(uri, size, device))
 
-    def _read_now(self, connection: Connection, uri: TensorUri, size: int, device: Device) -> Any:
+    def _read_now(self, producer: Producer, uri: TensorUri, size: int, device: Device) -> Any:
         """A small tensor of a neighbour's, without a wait and from any thread; None when it is none."""
         if device != HOST or size > AT_ONCE:
             return None
-        buffer = connection.read_now(uri, size, partial(self._allocate_for, uri, size, HOST))
+        buffer = producer.read_now(uri, size, partial(self._allocate_for, uri, size, HOST))
         if buffer is not None:
             self.counters.fetch(size, DIRECT)
         return buffer
 
-    def _begin_fetch(
-        self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, device: Device
-    ) -> bool:
+    def _begin_fetch(self, ticket: Ticket[Any], producer: Producer, uri: TensorUri, size: int, device: Device) -> bool:
         """Start what will settle the ticket; False when too much runs already."""
         if device == HOST:
-            copied = partial(self._have_copied, ticket, connection, uri, size)
+            copied = partial(self._have_copied, ticket, producer, uri, size)
             allocate = partial(self._allocate_for, uri, size, HOST)
-            if size > AT_ONCE and connection.copy(uri, size, allocate, copied, ticket.is_awaited):
+            if size > AT_ONCE and producer.copy(uri, size, allocate, copied, ticket.is_awaited):
                 return True
             if size <= MAX_PAYLOAD:
-                connection.read(uri, size, partial(self._have_read, ticket, uri, size))
+                producer.read(uri, size, partial(self._have_read, ticket, uri, size))
                 return True
         tag = secrets.randbits(64)
-        take = partial(self._take, connection, uri, size, tag, device)
-        return connection.begin(uri, size, tag, partial(self._have_begun, ticket, take))
+        take = partial(self._take, producer, uri, size, tag, device)
+        return producer.begin(uri, size, tag, partial(self._have_begun, ticket, take))
 
-    def _have_copied(self, ticket: Ticket[Any], connection: Connection, uri: TensorUri, size: int, buffer: Any) -> None:
+    def _have_copied(self, ticket: Ticket[Any], producer: Producer, uri: TensorUri, size: int, buffer: Any) -> None:
         if buffer is not None:
             self.counters.fetch(size, DIRECT)
             ticket.settle(buffer)
         elif ticket.is_awaited():
-            self.calls.go_on_there(ticket, partial(self._fetch_through_ucx, connection, uri, size, HOST))
+            self.calls.go_on_there(ticket, partial(self._fetch_through_ucx, producer, uri, size, HOST))
         else:
             ticket.settle(None)
 
@@ -206,9 +204,9 @@ class Session:
         else:
             ticket.settle(None, _error(outcome))
 
-    async def _take(self, connection: Connection, uri: TensorUri, size: int, tag: int, device: Device) -> Any:
-        buffer = await connection.take(uri, size, tag, partial(self._allocate_for, uri, size, device))
-        self.counters.fetch(size, connection.transports)
+    async def _take(self, producer: Producer, uri: TensorUri, size: int, tag: int, device: Device) -> Any:
+        buffer = await producer.take(uri, size, tag, partial(self._allocate_for, uri, size, device))
+        self.counters.fetch(size, producer.connection.transports)
         return buffer
 
     def _read_bytes(self, payload: bytearray) -> Any:
@@ -216,53 +214,53 @@ class Session:
         return np.frombuffer(payload, dtype=np.uint8)
 
     async def _fetch(self, uri: TensorUri, size: int, device: Device) -> Any:
-        connection = await self._connections.to(uri)
-        connection.check_held(uri)
-        buffer = self._read_now(connection, uri, size, device)
+        producer = await self._producers.connect(uri)
+        producer.check_held(uri)
+        buffer = self._read_now(producer, uri, size, device)
         if buffer is not None:
             return buffer
         if device == HOST and size <= MAX_PAYLOAD:
-            outcome = await connection.fetch_small(uri, size)
+            outcome = await producer.fetch_small(uri, size)
             if isinstance(outcome, bytearray):
                 return self._read_bytes(outcome)
             error = _error(outcome)
             if error is not None:
                 raise error
         if device == HOST and size > AT_ONCE:
-            buffer = await connection.fetch_directly(uri, size, partial(self._allocate_for, uri, size, device))
+            buffer = await producer.fetch_directly(uri, size, partial(self._allocate_for, uri, size, device))
             if buffer is not None:
                 self.counters.fetch(size, DIRECT)
                 return buffer
-        return await self._fetch_through_ucx(connection, uri, size, device)
+        return await self._fetch_through_ucx(producer, uri, size, device)
 
-    async def _fetch_through_ucx(self, connection: Connection, uri: TensorUri, size: int, device: Device) -> Any:
+    async def _fetch_through_ucx(self, producer: Producer, uri: TensorUri, size: int, device: Device) -> Any:
         buffer = self._allocate_for(uri, size, device)
-        await connection.fetch(uri, size, buffer)
-        self.counters.fetch(size, connection.transports)
+        await producer.fetch(uri, size, buffer)
+        self.counters.fetch(size, producer.connection.transports)
         return buffer
 
     async def duplicate(self, uri: TensorUri, lease: float) -> str:
         """Another id for the tensor."""
-        connection = await self._connections.to(uri)
-        connection.check_held(uri)
-        return await connection.duplicate(uri, lease)
+        producer = await self._producers.connect(uri)
+        producer.check_held(uri)
+        return await producer.duplicate(uri, lease)
 
     def release(self, uri: TensorUri) -> None:
         """Give an id up, soon; from any running loop. A get of it that is begun later finds nothing."""
-        connection = self._connections.open_to(uri)
-        if connection is not None and uri.id not in self._leaving:
-            connection.release(uri.id)
+        producer = self._producers.connected(uri)
+        if producer is not None and uri.id not in self._leaving:
+            producer.release(uri.id)
         else:
             self._leaving.add(uri.id)
             self.calls.spawn(self._release(uri))
 
     async def _release(self, uri: TensorUri) -> None:
         try:
-            connection = await self._connections.to(uri)
+            producer = await self._producers.connect(uri)
         except TransferError as error:  # a producer that is gone has dropped it already
             _LOG.debug("release: %s", error)
         else:
-            connection.release(uri.id)
+            producer.release(uri.id)
         finally:
             self._leaving.discard(uri.id)
 

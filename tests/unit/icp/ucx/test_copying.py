@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import threading
@@ -96,6 +97,17 @@ def test_an_error_ends_it_once_and_after_the_pieces_that_run(copiers):
     go_on.set()
     assert wait.event.wait(SECONDS)
     assert [error.errno for error in wait.said] == [14]
+
+
+def test_a_piece_for_which_there_is_no_memory_ends_it_too(copiers):
+    wait = Wait()
+
+    def read(*_):
+        raise MemoryError
+
+    copiers.start(Copy(np.zeros(100, np.uint8), read, wait))
+    assert wait.event.wait(SECONDS)
+    assert [error.errno for error in wait.said] == [errno.ENOMEM]
 
 
 def test_a_stopped_copy_takes_no_more_pieces(copiers):

@@ -1,4 +1,4 @@
-"""A consumer's connections: one for each producer, made at first use and kept."""
+"""The producers that a consumer has to do with: one connection to each, made at first use and kept."""
 
 from __future__ import annotations
 
@@ -12,35 +12,37 @@ from tridist.icp.ucx.config import UcpDataPlaneConfig
 from tridist.icp.ucx.connection import Connection
 from tridist.icp.ucx.context import UcxContext
 from tridist.icp.ucx.lane import LaneError
+from tridist.icp.ucx.producer import Producer
+from tridist.icp.ucx.receiving import Receiver
 
 _LOG = logging.getLogger(__name__)
 
 
-class Connections:
-    """Connections by producer, made at first use and kept."""
+class Producers:
+    """Producers by address, connected to at first use."""
 
     def __init__(self, context: UcxContext, config: UcpDataPlaneConfig) -> None:
         self._context = context
         self._config = config
         self._complaints = Complaints(_LOG)
-        self._connections: dict[tuple[str, int], Connection] = {}
-        self._connecting: dict[tuple[str, int], asyncio.Task[Connection]] = {}
+        self._open: dict[tuple[str, int], Producer] = {}
+        self._connecting: dict[tuple[str, int], asyncio.Task[Producer]] = {}
 
-    def open_to(self, uri: TensorUri) -> Connection | None:
-        """The connection to the tensor's producer where there is one already; from any thread."""
-        connection = self._connections.get((uri.host, uri.port or 0))
-        return connection if connection is not None and connection.alive else None
+    def connected(self, uri: TensorUri) -> Producer | None:
+        """The tensor's producer where there is a connection already; from any thread."""
+        producer = self._open.get((uri.host, uri.port or 0))
+        return producer if producer is not None and producer.connection.alive else None
 
-    async def to(self, uri: TensorUri) -> Connection:
-        """The connection to the tensor's producer.
+    async def connect(self, uri: TensorUri) -> Producer:
+        """The tensor's producer.
 
         Raises:
-            TransferError: there is none to be had.
+            TransferError: there is no connection to be had.
         """
+        producer = self.connected(uri)
+        if producer is not None:
+            return producer
         key = (uri.host, uri.port or 0)
-        connection = self._connections.get(key)
-        if connection is not None and connection.alive:
-            return connection
         task = self._connecting.get(key)
         if task is None:
             task = self._connecting[key] = self._context.thread.loop.create_task(self._establish(key))
@@ -56,7 +58,7 @@ class Connections:
         """Close every connection; what was written may take ``flush`` seconds to leave."""
         for task in list(self._connecting.values()):
             task.cancel()
-        closing = list(self._connections.values())
+        closing = [producer.connection for producer in self._open.values()]
         for connection in closing:
             connection.shut()
         if closing and flush > 0:
@@ -64,19 +66,19 @@ class Connections:
         for connection in closing:
             connection.abort("the plane closes")
 
-    async def _establish(self, key: tuple[str, int]) -> Connection:
+    async def _establish(self, key: tuple[str, int]) -> Producer:
         connection = Connection(self._context, self._config, self._complaints)
         try:
             await connection.establish(*key)
-            self._connections[key] = connection
-            connection.ended.add_done_callback(lambda _: self._forget(key, connection))
+            producer = self._open[key] = Producer(connection, Receiver(connection, self._config))
+            connection.ended.add_done_callback(lambda _: self._forget(key, producer))
         except BaseException:
             connection.abort("connecting failed")
             raise
         finally:
             self._connecting.pop(key, None)
-        return connection
+        return producer
 
-    def _forget(self, key: tuple[str, int], connection: Connection) -> None:
-        if self._connections.get(key) is connection:
-            del self._connections[key]
+    def _forget(self, key: tuple[str, int], producer: Producer) -> None:
+        if self._open.get(key) is producer:
+            del self._open[key]
