@@ -218,11 +218,14 @@ async def test_a_long_queue_of_large_tensors_is_no_hang(open_plane, start_peer, 
     expected = content(size, 0)
 
     async def seconds_of(plane, reference, count):
-        async def fetch():
-            assert np.array_equal((await plane.get(reference)).numpy(), expected)
+        async def fetch(number):
+            array = (await plane.get(reference)).numpy()
+            # To look at every byte of all of them would take longer than to fetch them.
+            part = slice(None) if number % 16 == 0 else slice(-1000, None)
+            assert np.array_equal(array[part], expected[part])
 
         start = time.perf_counter()
-        await asyncio.gather(*(fetch() for _ in range(count)))
+        await asyncio.gather(*(fetch(number) for number in range(count)))
         return time.perf_counter() - start
 
     patient = await open_plane(receive_pool=64 << 20, **way)
