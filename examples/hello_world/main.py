@@ -28,6 +28,8 @@ from tridist.deployment import Deployment, DeploymentConfig, DeploymentEvent, Wo
 HERE = Path(__file__).parent
 MODELS = str(HERE / "models")
 INTERRUPTED = 130
+COUNTED = 1.1
+"""Seconds after which a process knows of all that others have copied out of its memory."""
 
 
 def deployment_config() -> DeploymentConfig:
@@ -62,6 +64,7 @@ async def hello(console: Console, arguments: argparse.Namespace, stopping: async
         tridist.Client(deployment.planes) as client,
     ):
         outcome = await _send(console, client, arguments)
+        await asyncio.sleep(COUNTED)
         report.show(console, outcome, await client.workers(), client.statistics())
         stopping.set()
     return 1 if outcome.errors else 0
